@@ -1,0 +1,232 @@
+"""The noun of the library: a module that returns a distribution.
+
+The prior p(z), the decoder p(x|z) and the encoder q(z|x) are all this one thing. A prior is
+the noun without a context; `Conditional` is the noun made of a network and a `Family`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
+from torch import Size, Tensor, nn
+from torch.distributions import constraints
+
+EventShape = int | Sequence[int]
+"""The shape of one event: ``10`` is ``(10,)``, ``(28, 28)`` is an image, ``()`` a scalar."""
+
+NetBuilder = Callable[..., nn.Module]
+"""Anything that turns ``(in_features, out_features)`` into a module, such as `ppl_vae.MLP`."""
+
+
+def event_size(shape: EventShape) -> Size:
+    """Give an event shape as a `torch.Size`.
+
+    Args:
+        shape: An int D (the shape ``(D,)``) or a sequence of ints.
+
+    Raises:
+        ValueError: If a dimension is not a positive integer.
+
+    Example:
+        >>> event_size(3), event_size((28, 28))
+        (torch.Size([3]), torch.Size([28, 28]))
+    """
+    dims = (shape,) if isinstance(shape, int) else tuple(shape)
+    if any(isinstance(d, bool) or not isinstance(d, int) or d < 1 for d in dims):
+        raise ValueError(
+            f"Got the event shape {shape!r}; expected positive integers. "
+            "Try 10 for a vector of 10, or (28, 28) for an image."
+        )
+    return Size(dims)
+
+
+@runtime_checkable
+class DistributionModule(Protocol):
+    """The contract of the noun: ``module(*context)`` gives a distribution.
+
+    Its ``batch_shape`` is that of the context without the event dims; ``event_shape`` is declared.
+    """
+
+    event_shape: Size
+
+    def __call__(self, *context: Tensor) -> TorchDistribution:
+        """Return p(. | context)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """A family of distributions as one record: what a network must predict, and what it means.
+
+    Args:
+        name: How it prints, arguments included.
+        event_shape: Shape E of one event.
+        shapes: Shape of each *unconstrained* parameter that the network predicts.
+        distribution: The constrained parameters, by name, to a distribution. Cells that come
+            out as batch dims are declared independent.
+        support: Where one cell of the event may lie.
+        measure: "density", "mass", or "point" (a Delta: no density at all).
+        transforms: Unconstrained to constrained, by parameter; the identity where absent.
+        shared: Start values of unconstrained parameters that are learned but not predicted.
+        min_scale: The floor of a learned scale, which is part of the model; None without one.
+
+    Example:
+        A family of one's own takes six lines:
+
+        >>> import pyro.distributions as dist
+        >>> from torch.nn.functional import softplus
+        >>> exponential = Family(
+        ...     name="Exponential(3)",
+        ...     event_shape=Size([3]),
+        ...     shapes={"rate": Size([3])},
+        ...     distribution=dist.Exponential,
+        ...     transforms={"rate": softplus},
+        ...     support=constraints.nonnegative,
+        ...     measure="density",
+        ... )
+        >>> exponential(rate=torch.zeros(5, 3)).batch_shape
+        torch.Size([5])
+    """
+
+    name: str
+    event_shape: Size
+    shapes: Mapping[str, Size]
+    distribution: Callable[..., TorchDistribution]
+    support: constraints.Constraint
+    measure: Literal["density", "mass", "point"]
+    transforms: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
+    min_scale: float | None = None
+
+    def __call__(self, **raw: Tensor) -> TorchDistribution:
+        """Build the distribution from unconstrained parameters of shape ``(*B, *shape)``."""
+        built = self.distribution(
+            **{k: self.transforms[k](v) if k in self.transforms else v for k, v in raw.items()}
+        )
+        return built.to_event(len(self.event_shape) - len(built.event_shape))
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Conditional(nn.Module):
+    """A network whose outputs are the unconstrained parameters of a family: p(y | context).
+
+    Args:
+        net: A builder ``(in_features, out_features) -> nn.Module``. The network is sized to
+            fit: swapping the family changes one argument, never the network.
+        family: The distribution of y, such as ``Bernoulli((28, 28))``.
+        given: The event shape of the context: an int, a tuple, or a *list* of them for
+            several contexts.
+        flatten: The net sees ``(B, in_features)``. With False it is built as
+            ``net(shape, out_features)`` and sees ``(B, *shape)``, as convolutions want.
+
+    Shapes:
+        Each context is ``(*B, *given)``, batches broadcast; the result has ``batch_shape == B``
+        and ``event_shape == family.event_shape``.
+
+    Raises:
+        ValueError: If `net` is not a builder, or a context does not fit `given`.
+
+    Example:
+        >>> from ppl_vae import MLP, Bernoulli
+        >>> decoder = Conditional(MLP(16), Bernoulli((4, 4)), given=2)
+        >>> decoder(torch.zeros(7, 2)).log_prob(torch.ones(7, 4, 4)).shape
+        torch.Size([7])
+    """
+
+    def __init__(
+        self,
+        net: NetBuilder,
+        family: Family,
+        given: EventShape | list[EventShape],
+        *,
+        flatten: bool = True,
+    ) -> None:
+        super().__init__()
+        if isinstance(net, nn.Module) or not callable(net):
+            raise ValueError(
+                f"Got a {type(net).__name__} as net; expected a builder that is called with "
+                "(in_features, out_features) and returns a module, so that it can be sized to "
+                "the family. Try MLP(400), or lambda i, o: YourModule(i, o)."
+            )
+        if not isinstance(family, Family):
+            raise ValueError(
+                f"Got {family!r} as family; expected a Family record. "
+                "Try Bernoulli(784), Normal(784) or another of ppl_vae.families."
+            )
+        self.family = family
+        self.given = [event_size(s) for s in (given if isinstance(given, list) else [given])]
+        self.flatten = flatten
+        self.out_features = sum(s.numel() for s in family.shapes.values())
+        if flatten:
+            self.net = net(sum(s.numel() for s in self.given), self.out_features)
+        elif len(self.given) == 1:
+            self.net = net(self.given[0], self.out_features)
+        else:
+            raise ValueError(
+                f"Got flatten=False with {len(self.given)} contexts; expected one, whose shape "
+                "the net keeps. Try flatten=True, or join the contexts inside the net."
+            )
+        if not isinstance(self.net, nn.Module):
+            raise ValueError(
+                f"The net builder returned a {type(self.net).__name__}; expected an nn.Module, "
+                "or its parameters are never trained. Wrap the function in a module."
+            )
+        self.shared = nn.ParameterDict(
+            {k: nn.Parameter(v.clone()) for k, v in family.shared.items()}
+        )
+
+    @property
+    def event_shape(self) -> Size:
+        """Shape of one event of the distribution returned."""
+        return self.family.event_shape
+
+    def forward(self, *context: Tensor) -> TorchDistribution:
+        """Return p(y | context)."""
+        batch, flat = self._flat(context)
+        out = self.net(flat)
+        if out.shape != (flat.shape[0], self.out_features):
+            raise ValueError(
+                f"The net returned shape {tuple(out.shape)}; {self.family} of "
+                f"{flat.shape[0]} rows expects {(flat.shape[0], self.out_features)}. "
+                "Let the builder use its second argument, out_features."
+            )
+        pieces = out.split([s.numel() for s in self.family.shapes.values()], dim=-1)
+        raw = {
+            name: piece.reshape(batch + shape)
+            for (name, shape), piece in zip(self.family.shapes.items(), pieces, strict=True)
+        }
+        return self.family(**raw, **self.shared)
+
+    def _flat(self, context: tuple[Tensor, ...]) -> tuple[Size, Tensor]:
+        # One flat batch dim for the net: a raw BatchNorm given (S, B, D) normalises the wrong axis.
+        if len(context) != len(self.given):
+            raise ValueError(
+                f"Got {len(context)} contexts; expected {len(self.given)}: {self.given}."
+            )
+        batches = []
+        for value, shape in zip(context, self.given, strict=True):
+            split = value.dim() - len(shape)
+            if split < 0 or value.shape[split:] != shape:
+                raise ValueError(
+                    f"Got a context of shape {tuple(value.shape)}; expected (*batch, "
+                    f"{', '.join(map(str, shape))}). Set given= to the event shape of the input."
+                )
+            batches.append(value.shape[:split])
+        batch = torch.broadcast_shapes(*batches)
+        if not self.flatten:
+            return batch, context[0].reshape(-1, *self.given[0])
+        rows = [
+            value.expand(batch + shape).reshape(batch.numel(), -1)
+            for value, shape in zip(context, self.given, strict=True)
+        ]
+        return batch, rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+
+    def extra_repr(self) -> str:
+        """Say which family is conditioned on what."""
+        return f"{self.family}, given={[tuple(s) for s in self.given]}"

@@ -1,0 +1,134 @@
+"""Data as tensors: cast once, held in memory, taken by index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """What is passed to model and guide: ``model(*args, **kwargs)``, row i of each being datum i."""
+
+    args: tuple[Tensor, ...]
+    kwargs: dict[str, Tensor]
+
+    @property
+    def rows(self) -> int:
+        """Number of data."""
+        return len(next(iter((*self.args, *self.kwargs.values()))))
+
+    def take(self, index: Tensor) -> Batch:
+        """Give the rows of `index`, an integer tensor ``(B,)``."""
+        return Batch(
+            tuple(a[index] for a in self.args), {k: v[index] for k, v in self.kwargs.items()}
+        )
+
+
+def as_batch(
+    data: Any,  # noqa: ANN401
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    keep_tensors: bool = False,
+    name: str = "data",
+) -> Batch:
+    """Cast arrays to tensors of one dtype on one device.
+
+    Floating, integer and boolean arrays become `dtype`. Rounding a float is accepted; a cast
+    that loses an integer or overflows is refused.
+
+    Args:
+        data: An array, tensor or DataFrame; a tuple of them (positional arguments of model and
+            guide); or a dict (keyword arguments).
+        dtype: A floating dtype.
+        device: Where the tensors go.
+        keep_tensors: Leave the dtype of tensors as it is, and cast arrays only.
+        name: What the error messages call it.
+
+    Raises:
+        ValueError: If there is no row, lengths differ, or an array is not numeric or does not
+            fit `dtype`.
+
+    Example:
+        >>> batch = as_batch(np.eye(3), dtype=torch.float32, device=torch.device("cpu"))
+        >>> batch.rows, batch.args[0].dtype
+        (3, torch.float32)
+    """
+    named: dict[str, Any]
+    if isinstance(data, Batch):
+        return data
+    if isinstance(data, Mapping):
+        named = {str(k): v for k, v in data.items()}
+    elif isinstance(data, tuple):
+        named = {f"{name}[{i}]": v for i, v in enumerate(data)}
+    else:
+        named = {name: data}
+    if not named:
+        raise ValueError(
+            f"Got an empty {type(data).__name__} as {name}; expected at least one array."
+        )
+    tensors = {k: _cast(v, k, dtype, device, keep_tensors) for k, v in named.items()}
+    lengths = {k: len(v) for k, v in tensors.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"Got arrays of different lengths in {name}: {lengths}; expected one row per datum in "
+            "each. Try cutting them to a common length."
+        )
+    if not min(lengths.values()):
+        raise ValueError(f"Got no rows in {name}; expected at least one datum.")
+    if isinstance(data, Mapping):
+        return Batch((), tensors)
+    return Batch(tuple(tensors.values()), {})
+
+
+def _cast(
+    value: Any,  # noqa: ANN401
+    name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    keep_tensors: bool,
+) -> Tensor:
+    tensor = value.detach() if isinstance(value, Tensor) else _numeric(value, name)
+    if tensor.is_complex():
+        raise ValueError(f"Got complex numbers in {name}; expected real ones. Try stacking re, im.")
+    if tensor.dim() == 0:
+        raise ValueError(
+            f"Got a single number as {name}; expected an array with one row per datum."
+        )
+    if keep_tensors and isinstance(value, Tensor):
+        return tensor.to(device)
+    whole = not tensor.is_floating_point()
+    cast = tensor.to(dtype)
+    if whole and not torch.equal(cast.to(tensor.dtype), tensor):
+        raise ValueError(
+            f"Got integers in {name} that {dtype} cannot hold exactly (beyond "
+            f"{2 / torch.finfo(dtype).eps:.0f}). Try program.double()."
+        )
+    if not whole and not torch.equal(tensor.isfinite(), cast.isfinite()):
+        raise ValueError(
+            f"Got values up to {tensor[tensor.isfinite()].abs().max().item():g} in {name}; they "
+            f"overflow {dtype}. Try rescaling them, or program.double()."
+        )
+    return cast.to(device)
+
+
+def _numeric(value: Any, name: str) -> Tensor:  # noqa: ANN401
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        types = getattr(value, "dtypes", None)
+        columns = (
+            [str(c) for c, t in types.items() if getattr(t, "kind", "O") not in "fiub"]
+            if hasattr(types, "items")
+            else []
+        )
+        raise ValueError(
+            f"Got {name} of dtype {array.dtype}{f' (columns {columns})' if columns else ''}; "
+            "expected numbers. Try leaving text out, or encoding categories as integers."
+        )
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (2, 4, 8):
+        array = array.astype(np.float64)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), copy=True))

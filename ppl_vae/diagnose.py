@@ -1,0 +1,185 @@
+"""Everything that can be said of a fitted program, from one set of draws."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from ppl_vae import diagnostics
+from ppl_vae.posterior import posterior_predictive, prior_predictive
+from ppl_vae.programs.describe import Line, describe
+from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.log_weights import weighted_draws
+from ppl_vae.programs.program import Program
+from ppl_vae.training import History
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found out about a fitted program on given data: arrays and small results.
+
+    What has no meaning for the program is None, and `undefined` says why.
+
+    Attributes:
+        name: What the reports call it.
+        lines: The program in words.
+        latents: Names of the latent sites.
+        observed: Names of the observed sites.
+        undefined: Why there are no log weights under its own guide; None where there are.
+        evidence: Evidence of each datum under the program's own guide.
+        fresh_evidence: The same under a freshly fitted guide, if one was given.
+        terms: The three terms of log p(x), under the program's own guide.
+        active: Active units.
+        mmd: Squared MMD of q(z) and p(z), with permutation p-value.
+        classifier: Classifier two-sample test of q(z) and p(z).
+        codes: One z ~ q(z|x) for each datum, ``(N, D)``, all latents side by side.
+        code_means: E_q[z|x], ``(N, D)``.
+        prior_codes: z ~ p(z), ``(N, D)``.
+        data: The first observed site, ``(N, *event)``.
+        reconstructions: E[x|z] at `codes`, ``(N, *event)``.
+        samples: E[x|z] at `prior_codes` (draws of x where no mean is known), ``(N, *event)``.
+        labels: One label per datum, or None.
+        history: The training history, or None.
+        notes: What is assumed beside the equations.
+        num_samples: Draws of z per datum behind evidence and terms.
+        seed: The seed of all draws.
+        seconds: Wall time.
+    """
+
+    name: str
+    lines: tuple[Line, ...]
+    latents: tuple[str, ...]
+    observed: tuple[str, ...]
+    undefined: str | None
+    evidence: diagnostics.Evidence | None
+    fresh_evidence: diagnostics.Evidence | None
+    terms: diagnostics.ThreeTerms | None
+    active: diagnostics.ActiveUnits
+    mmd: diagnostics.MMDTest
+    classifier: diagnostics.ClassifierTest
+    codes: Floats
+    code_means: Floats
+    prior_codes: Floats
+    data: Floats
+    reconstructions: Floats
+    samples: Floats
+    labels: NDArray[Any] | None
+    history: History | None
+    notes: tuple[str, ...]
+    num_samples: int
+    seed: int
+    seconds: float
+
+
+def diagnose(
+    program: nn.Module,
+    x: Any,  # noqa: ANN401
+    *,
+    name: str = "program",
+    labels: ArrayLike | None = None,
+    history: History | None = None,
+    fresh: Program | None = None,
+    num_samples: int = 500,
+    seed: int = 0,
+) -> Diagnosis:
+    """Run the diagnostics that a program allows, on data that it preferably has not seen.
+
+    Args:
+        program: A `VAE` or `Program`.
+        x: Data as `fit` takes them; at least 20 rows.
+        name: What the reports call it.
+        labels: One label per datum, to colour the latent space by.
+        history: The training history, to be drawn.
+        fresh: The program with a freshly fitted guide, from `refit_guide`: its evidence is what
+            programs may be compared by.
+        num_samples: Draws of z per datum.
+        seed: Seeds all draws; torch's random state is left as found.
+
+    Raises:
+        ValueError: If the data do not fit, are too few, or differ in number from the labels.
+
+    Example:
+        >>> from ppl_vae import Program
+        >>> from ppl_vae.data import LinearGaussian
+        >>> world = LinearGaussian.random(2, 5, seed=0)
+        >>> x, _ = world.sample(100, seed=1)
+        >>> found = diagnose(Program(world.model, world.guide), x, num_samples=50)
+        >>> found.active.count, float(found.terms.kl_posterior.max()) < 1e-9
+        (2, True)
+    """
+    start = time.perf_counter()
+    batch = program_batch(program, x, name="x")
+    if batch.rows < 20:
+        raise ValueError(f"Got {batch.rows} rows; expected at least 20 to test q(z) against p(z).")
+    if labels is not None and len(np.asarray(labels)) != batch.rows:
+        raise ValueError(f"Got {len(np.asarray(labels))} labels; expected {batch.rows}, one a row.")
+    lines, found = describe(program, batch)
+    evidence = terms = None
+    latents: dict[str, Tensor] = {}
+    if found.undefined is None:
+        draws = weighted_draws(program, batch, num_samples, seed=seed)
+        log_weights = _array(draws.log_weights)
+        evidence = diagnostics.evidence(log_weights)
+        if draws.log_likelihood is not None:
+            terms = diagnostics.three_terms(log_weights, _array(draws.log_likelihood))
+        latents = draws.latents
+    predictive = posterior_predictive(program, batch, 1, seed=seed)
+    if not latents:
+        latents = posterior_predictive(program, batch, min(num_samples, 50), seed=seed).latents
+    codes = _side_by_side(predictive.latents, 2)[0]
+    code_means = _side_by_side(latents, 2).mean(0)
+    prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1)
+    prior_codes = _side_by_side(prior.latents, 1)
+    site = found.observed[0]
+    data = next(iter((*batch.args, *batch.kwargs.values())))
+    return Diagnosis(
+        name=name,
+        lines=lines,
+        latents=found.latents,
+        observed=found.observed,
+        undefined=found.undefined,
+        evidence=evidence,
+        fresh_evidence=None
+        if fresh is None
+        else diagnostics.evidence(
+            _array(weighted_draws(fresh, batch, num_samples, seed=seed + 2).log_weights)
+        ),
+        terms=terms,
+        active=diagnostics.active_units(code_means),
+        mmd=diagnostics.mmd_test(codes, prior_codes, seed=seed),
+        classifier=diagnostics.classifier_two_sample(codes, prior_codes, seed=seed),
+        codes=codes,
+        code_means=code_means,
+        prior_codes=prior_codes,
+        data=_array(data),
+        reconstructions=_array(predictive.means.get(site, predictive.data[site])[0]),
+        samples=_array(prior.means.get(site, prior.data[site])),
+        labels=None if labels is None else np.asarray(labels),
+        history=history,
+        notes=tuple(program.notes()) if hasattr(program, "notes") else (),
+        num_samples=num_samples,
+        seed=seed,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _array(value: Tensor) -> Floats:
+    return value.detach().double().cpu().numpy()
+
+
+def _side_by_side(latents: Mapping[str, Tensor], draw_dims: int) -> Floats:
+    return np.concatenate(
+        [
+            _array(v.flatten(draw_dims) if v.dim() > draw_dims else v[..., None])
+            for v in latents.values()
+        ],
+        axis=-1,
+    )

@@ -1,0 +1,5 @@
+"""Distributions and divergences that Pyro lacks."""
+
+from ppl_vae.distributions.kl import kl_divergence as kl_divergence
+from ppl_vae.distributions.mixture import MixtureOfNormals as MixtureOfNormals
+from ppl_vae.distributions.mixture import mixture_log_prob as mixture_log_prob

@@ -1,0 +1,9 @@
+"""Objectives: what training minimises. The same program, another argument."""
+
+from ppl_vae.objectives.adversarial import Adversarial as Adversarial
+from ppl_vae.objectives.elbo import ELBO as ELBO
+from ppl_vae.objectives.handlers import ScaleLatents as ScaleLatents
+from ppl_vae.objectives.phases import Objective as Objective
+from ppl_vae.objectives.phases import ObjectiveState as ObjectiveState
+from ppl_vae.objectives.phases import Phase as Phase
+from ppl_vae.objectives.pyro_elbo import PyroELBO as PyroELBO

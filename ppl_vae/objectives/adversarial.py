@@ -1,0 +1,159 @@
+"""The adversarial objective: a critic takes the place of the KL term."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import softplus
+
+from ppl_vae.conditional import NetBuilder
+from ppl_vae.data.batches import Batch
+from ppl_vae.nets import MLP
+from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
+from ppl_vae.programs.modes import buffers_kept, device_of, dtype_of, probing
+from ppl_vae.programs.program import Program
+from ppl_vae.programs.traces import rows_first, run, structure
+
+
+class AdversarialState(ObjectiveState):
+    """The state of an adversary: the critic lives and is checkpointed here."""
+
+    critic: nn.Module
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Minimises −E_q[log p(x|z)] + weight · E_q[−log D(z)] against a critic D.
+
+    The critic tells z ~ q(z) = E_x q(z|x) from z ~ p(z), which are drawn by running the model
+    itself, all latents jointly: a swapped prior swaps the critic's target. The loss is the
+    non-saturating one of Goodfellow et al. 2014 (arXiv:1406.2661, section 3), in the latent space
+    as in Makhzani et al. 2015 (arXiv:1511.05644). A generator phase moves the program (the
+    critic stays bit-equal), a critic phase moves the critic (the program stays bit-equal).
+
+    An AAE's guide is not trained towards p(z|x): do not read its own evidence, `refit_guide`
+    first. A critic at equilibrium is no evidence that q(z) = p(z): see `diagnose`. A prior's
+    parameters do not move under this objective. There is no validation score, so no early
+    stopping.
+
+    Args:
+        critic: Builder ``(in_features, 1) -> nn.Module`` of a net that gives logits.
+        weight: Weight of the critic against the reconstruction, both in nats per datum.
+        critic_optimizer: A torch optimizer class and its arguments.
+
+    Raises:
+        ValueError: If `weight` is negative, or, in `fit`, a guide's draws carry no gradient.
+
+    Example:
+        >>> Adversarial(weight=10.0).weight
+        10.0
+    """
+
+    critic: NetBuilder = field(default_factory=lambda: MLP(128, 128))
+    weight: float = 10.0
+    critic_optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]] = field(
+        default_factory=lambda: (torch.optim.Adam, {"lr": 1e-3, "betas": (0.5, 0.999)})
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"Got weight={self.weight}; expected a finite number of 0 or more.")
+
+    def init(self, program: nn.Module, batch: Batch) -> AdversarialState:
+        """Check that codes can be drawn with gradients, and build the critic."""
+        found = structure(program, batch)
+        if found.plate is None or found.shared:
+            raise ValueError(
+                f"The critic needs one code per datum: {found.undefined}. Try moving every latent "
+                "inside the data plate."
+            )
+        with probing(program), torch.no_grad():
+            _, guide = run(program, batch)
+        fixed = [n for n in found.latents if not guide.nodes[n]["fn"].has_rsample]
+        if fixed:
+            raise ValueError(
+                f"The guide's draws at {fixed} carry no gradient to the encoder; expected a "
+                "reparameterised distribution. Try Normal, MultivariateNormal or Delta."
+            )
+        state = AdversarialState(found)
+        features = _codes(guide, state).shape[-1]
+        state.critic = self.critic(features, 1).to(
+            device=device_of(program), dtype=dtype_of(program)
+        )
+        return state
+
+    def phases(self, program: nn.Module, state: ObjectiveState) -> tuple[Phase, ...]:
+        """Generator, then critic."""
+        critic = state.critic
+
+        def generator(
+            state: AdversarialState, *args: Tensor, **kwargs: Tensor
+        ) -> tuple[Tensor, Parts]:
+            model, guide = run(program, Batch(args, kwargs))
+            model.compute_log_prob(lambda name, site: site["is_observed"])
+            log_likelihood = torch.stack(
+                [model.nodes[n]["log_prob_sum"] for n in state.found.observed]
+            ).sum()
+            # Called with copies, the critic is out of reach of this phase, buffers included.
+            frozen = {n: p.detach() for n, p in critic.named_parameters()}
+            frozen |= {n: b.clone() for n, b in critic.named_buffers()}
+            logits = functional_call(critic, frozen, (_codes(guide, state),))
+            fooled = softplus(-logits).sum() * state.found.scale
+            parts = {
+                "reconstruction": log_likelihood.detach() / state.found.scale,
+                "adversarial": fooled.detach() / state.found.scale,
+            }
+            return -log_likelihood + self.weight * fooled, parts
+
+        def discriminator(
+            state: AdversarialState, *args: Tensor, **kwargs: Tensor
+        ) -> tuple[Tensor, Parts]:
+            with torch.no_grad(), poutine.block(), buffers_kept(program):
+                fake = _codes(poutine.trace(program.guide).get_trace(*args, **kwargs), state)
+                real = _codes(poutine.trace(program.model).get_trace(*args, **kwargs), state)
+            on_real, on_fake = critic(real), critic(fake)
+            loss = softplus(-on_real).sum() + softplus(on_fake).sum()
+            right = ((on_real > 0).sum() + (on_fake < 0).sum()) / 2
+            return loss, {"critic_loss": loss.detach(), "critic_accuracy": right.to(loss.dtype)}
+
+        return (
+            Phase("generator", generator),
+            Phase("critic", discriminator, tuple(critic.parameters())),
+        )
+
+    def score(self, means: dict[str, float]) -> float | None:
+        """None: an adversary has no score that may be compared between epochs."""
+        return None
+
+    def __call__(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor, **kwargs: Tensor
+    ) -> Tensor:
+        """Give the sum of both losses for ``pyro.infer.SVI``, which moves both sides in one step."""
+        import pyro
+
+        key, program, state = self.__dict__.get("_svi", (None, None, None))
+        if key != (model, guide):
+            owners = {
+                id(o): o
+                for f in (model, guide)
+                if isinstance(o := getattr(f, "__self__", f), nn.Module)
+            }
+            program = Program(model, guide, modules=owners.values())
+            state = self.init(program, Batch(args, kwargs))
+            object.__setattr__(self, "_svi", ((model, guide), program, state))
+        pyro.module(f"critic_{id(state)}", state.critic)
+        generator, critic = self.phases(program, state)
+        return generator.loss(state, *args, **kwargs)[0] + critic.loss(state, *args, **kwargs)[0]
+
+
+def _codes(trace: poutine.Trace, state: ObjectiveState) -> Tensor:
+    """All latents of a run side by side: ``(N, D)``."""
+    found = state.found
+    codes = [rows_first(trace.nodes[n], found.dim) for n in found.latents]
+    return torch.cat([z.reshape(len(z), -1) for z in codes], dim=-1)

@@ -1,0 +1,64 @@
+"""What an objective is: phases, each a loss and the parameters that it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data.batches import Batch
+from ppl_vae.programs.traces import Structure
+
+Parts = dict[str, Tensor]
+"""Named parts of a loss, detached, summed over the batch (nats)."""
+
+
+class ObjectiveState(nn.Module):
+    """What an objective carries through training, checkpointed with it: the epoch, a critic.
+
+    Attributes:
+        found: What the program is made of.
+        epoch: Epochs done, as a tensor and with fractions: schedules read it, so that it enters
+            a compiled step as data.
+    """
+
+    epoch: Tensor
+
+    def __init__(self, found: Structure) -> None:
+        super().__init__()
+        self.found = found
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One update of a training step.
+
+    Attributes:
+        name: What it is called in logs and checkpoints.
+        loss: ``loss(state, *batch) -> (loss, parts)``: the loss summed over the batch.
+        leaves: The parameters that it moves; None for those the program registers in the run.
+    """
+
+    name: str
+    loss: Callable[..., tuple[Tensor, Parts]]
+    leaves: Sequence[Tensor] | None = None
+
+
+class Objective(Protocol):
+    """What `fit` minimises. Write one of your own by giving these three methods."""
+
+    def init(self, program: nn.Module, batch: Batch) -> ObjectiveState:
+        """Check that the objective suits the program, and build its state."""
+        ...
+
+    def phases(self, program: nn.Module, state: ObjectiveState) -> tuple[Phase, ...]:
+        """Give the updates of one step, in order."""
+        ...
+
+    def score(self, means: dict[str, float]) -> float | None:
+        """Say how good validation means per datum are, higher better; None for no such score."""
+        ...

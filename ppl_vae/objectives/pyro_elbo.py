@@ -1,0 +1,52 @@
+"""Any of Pyro's own ELBOs as an objective."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import pyro.infer
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data.batches import Batch
+from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
+from ppl_vae.programs.traces import structure
+
+
+@dataclass(frozen=True)
+class PyroELBO:
+    """Wraps a `pyro.infer.ELBO`, such as TraceEnum_ELBO, RenyiELBO or TraceGraph_ELBO.
+
+    `fit` wraps one by itself. Only the loss is known of a foreign estimator, so only the loss is
+    logged. A fresh copy serves each fit: an instance remembers the first model it saw.
+
+    Args:
+        estimator: The estimator.
+
+    Example:
+        >>> PyroELBO(pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)).score({"loss": 2.0})
+        -2.0
+    """
+
+    estimator: pyro.infer.ELBO
+
+    def init(self, program: nn.Module, batch: Batch) -> ObjectiveState:
+        """Look at the program."""
+        return ObjectiveState(structure(program, batch))
+
+    def phases(self, program: nn.Module, state: ObjectiveState) -> tuple[Phase, ...]:
+        """One phase, by the estimator's own ``loss_and_grads``."""
+        estimator = copy.deepcopy(self.estimator)
+
+        def loss(state: ObjectiveState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
+            # Not every estimator has a differentiable loss; all of them run their own backward.
+            method = estimator.loss_and_grads if torch.is_grad_enabled() else estimator.loss
+            value = method(program.model, program.guide, *args, **kwargs)
+            return torch.as_tensor(value, dtype=torch.float64).detach(), {}
+
+        return (Phase(type(estimator).__name__, loss),)
+
+    def score(self, means: dict[str, float]) -> float | None:
+        """Minus the loss: the estimator's own bound."""
+        return -means["loss"]

@@ -1,0 +1,88 @@
+"""A mixture of diagonal Gaussians as prior."""
+
+from __future__ import annotations
+
+import torch
+from torch import Size, Tensor, nn
+from torch.nn.functional import softplus
+
+from ppl_vae.distributions import MixtureOfNormals
+
+
+class GaussianMixture(nn.Module):
+    """p(z) = Σ_k w_k N(loc_k, diag(scale_k²)), fixed or learned.
+
+    Args:
+        loc: Centres, ``(K, D)``.
+        scale: A positive number, or a tensor that broadcasts to ``(K, D)``.
+        weights: ``(K,)``, positive; equal when absent. They are normalised.
+        learned: Train centres, scales and weights with the rest of the program.
+        min_scale: The floor of learned scales, part of the model.
+
+    Raises:
+        ValueError: If a shape does not fit, or a scale or weight is not positive.
+
+    Example:
+        Ten components on a ring, as in the AAE paper (Makhzani et al. 2015):
+
+        >>> angle = torch.arange(10) * 2 * torch.pi / 10
+        >>> ring = GaussianMixture(4 * torch.stack([angle.cos(), angle.sin()], -1), scale=0.5)
+        >>> ring().log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
+        >>> sum(p.numel() for p in GaussianMixture(torch.randn(10, 2), learned=True).parameters())
+        50
+    """
+
+    def __init__(
+        self,
+        loc: Tensor,
+        scale: float | Tensor = 1.0,
+        weights: Tensor | None = None,
+        *,
+        learned: bool = False,
+        min_scale: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        dtype = torch.get_default_dtype()
+        loc = torch.as_tensor(loc, dtype=dtype).clone()
+        if loc.dim() != 2 or not loc.numel():
+            raise ValueError(
+                f"Got loc of shape {tuple(loc.shape)}; expected (K, D): one row per component."
+            )
+        scale = torch.as_tensor(scale, dtype=dtype)
+        weights = torch.ones(len(loc)) if weights is None else torch.as_tensor(weights)
+        weights = weights.to(dtype)
+        try:
+            scale = scale.expand(loc.shape).clone()
+        except RuntimeError as error:
+            raise ValueError(
+                f"Got scale of shape {tuple(scale.shape)}; expected one that broadcasts to "
+                f"{tuple(loc.shape)}."
+            ) from error
+        floor = min_scale if learned else 0.0
+        if weights.shape != loc.shape[:1] or not ((weights > 0) & weights.isfinite()).all():
+            raise ValueError(
+                f"Got weights {weights.tolist()}; expected {len(loc)} positive numbers."
+            )
+        if not loc.isfinite().all() or not ((scale > floor) & scale.isfinite()).all():
+            raise ValueError(f"Got a loc that is not finite, or a scale not above {floor}.")
+        self.event_shape: Size = loc.shape[1:]
+        self.learned, self.min_scale = learned, min_scale
+        values = {"loc": loc, "scale": scale, "logits": weights.log()}
+        if learned:  # a learned scale is min_scale + softplus(raw)
+            values["scale"] = scale - floor + torch.log(-torch.expm1(floor - scale))
+        for name, value in values.items():
+            if learned:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
+
+    def forward(self) -> MixtureOfNormals:
+        """Return p(z)."""
+        scale = self.min_scale + softplus(self.scale) if self.learned else self.scale
+        return MixtureOfNormals(torch.log_softmax(self.logits, -1), self.loc, scale)
+
+    def __repr__(self) -> str:
+        components, features = self.loc.shape
+        kind = "learned" if self.learned else "fixed"
+        return f"GaussianMixture({components} components, {features} features, {kind})"

@@ -1,0 +1,65 @@
+"""A program in words: what is drawn from what."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from pyro.poutine.util import prune_subsample_sites
+from torch import nn
+
+from ppl_vae.conditional import Conditional
+from ppl_vae.data.batches import Batch
+from ppl_vae.programs.modes import probing
+from ppl_vae.programs.traces import Structure, run, structure
+from ppl_vae.programs.vae import VAE
+
+
+class Line(NamedTuple):
+    """One statement of a program.
+
+    Attributes:
+        role: "prior", "likelihood" or "guide".
+        site: The variable drawn.
+        given: The variables it is drawn given.
+        family: Its distribution, in words.
+    """
+
+    role: str
+    site: str
+    given: tuple[str, ...]
+    family: str
+
+
+def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Structure]:
+    """Say what a program states, from its traces; a `VAE`'s parts speak for themselves."""
+    found = structure(program, batch)
+    with probing(program), torch.no_grad():
+        model, guide = (prune_subsample_sites(t) for t in run(program, batch))
+    words: dict[tuple[str, str], str] = {}
+    if isinstance(program, VAE):
+        words = {
+            ("prior", "z"): repr(program.prior).split("\n")[0],
+            ("likelihood", "x"): _part(program.decoder),
+            ("guide", "z"): _part(program.encoder),
+        }
+    lines = []
+    for name in found.latents:
+        lines.append(Line("prior", name, (), _family(model.nodes[name]["fn"])))
+    for name in found.observed:
+        lines.append(Line("likelihood", name, found.latents, _family(model.nodes[name]["fn"])))
+    for name in found.latents:
+        if name in guide.nodes:
+            lines.append(Line("guide", name, found.observed, _family(guide.nodes[name]["fn"])))
+    return tuple(w._replace(family=words.get((w.role, w.site), w.family)) for w in lines), found
+
+
+def _part(part: nn.Module) -> str:
+    return repr(part.family) if isinstance(part, Conditional) else type(part).__name__
+
+
+def _family(fn: Any) -> str:  # noqa: ANN401
+    shape = tuple(fn.event_shape)
+    while type(fn).__name__ in ("Independent", "MaskedDistribution", "ExpandedDistribution"):
+        fn = fn.base_dist
+    return f"{type(fn).__name__}{shape if shape else ''}"

@@ -1,0 +1,62 @@
+"""Registering a program's parameters with Pyro, under names that never clash."""
+
+from __future__ import annotations
+
+import weakref
+from itertools import count
+
+import pyro
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+_KEY = "_pyro_store_name"
+
+
+def register(program: nn.Module) -> None:
+    """Put every trainable parameter of a program into Pyro's store, as `pyro.module` would.
+
+    `pyro.module("vae", other)` silently trains the *first* module of that name (a re-run
+    notebook cell, two models in one process). Here a name belongs to one program: when the
+    store holds another tensor under it (a copy, an unpickled program, a second model), the
+    program takes a fresh name. A program that is collected leaves the store.
+    """
+    store = pyro.get_param_store()
+    named = {n: p for n, p in program.named_parameters() if p.requires_grad}
+    name = program.__dict__.get(_KEY)
+    if name is None or any(_taken(f"{name}$$${n}", p) for n, p in named.items()):
+        stem = type(program).__name__.lower()
+        candidates = (stem if k == 0 else f"{stem}_{k}" for k in count())
+        used = {key.split("$$$")[0] for key in store.keys()}  # noqa: SIM118
+        name = next(c for c in candidates if c not in used)
+        program.__dict__[_KEY] = name
+        _own_pyro_modules(program, name)
+        keys = {f"{name}$$${n}": weakref.ref(p) for n, p in named.items()}
+        weakref.finalize(program, _forget, keys).atexit = False
+    for n, p in named.items():
+        pyro.param(f"{name}$$${n}", p)
+
+
+def picklable(program: nn.Module) -> dict[str, object]:
+    """Give the state to pickle: Pyro hangs weak references on parameters, which cannot be."""
+    for parameter in program.parameters():
+        parameter.__dict__.pop("unconstrained", None)
+    return program.__dict__.copy()
+
+
+def _taken(key: str, parameter: Tensor) -> bool:
+    store = pyro.get_param_store()
+    return key in store and store[key].unconstrained() is not parameter
+
+
+def _own_pyro_modules(program: nn.Module, name: str) -> None:
+    # A PyroModule finds its PyroParams in the store by name: two programs would share them.
+    for path, part in program.named_modules():
+        if isinstance(part, PyroModule):
+            part._pyro_name = f"{name}.{path}"
+
+
+def _forget(keys: dict[str, weakref.ref[Tensor]]) -> None:
+    store = pyro.get_param_store()
+    for key, parameter in keys.items():
+        if key in store and store[key].unconstrained() is parameter():
+            del store[key]

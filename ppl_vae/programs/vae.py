@@ -1,0 +1,165 @@
+"""The variational autoencoder as a probabilistic program."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
+from torch import Size, Tensor, nn
+from torch.distributions import biject_to, constraints
+
+from ppl_vae.conditional import Conditional
+from ppl_vae.programs.registration import picklable, register
+
+
+class VAE(nn.Module):
+    """z ~ p(z), x | z ~ p(x|z), with the guide z | x ~ q(z|x).
+
+    The generative story and nothing else: under `ELBO` it is a variational autoencoder, under
+    `Adversarial` the same program is an adversarial autoencoder. It also runs unchanged under
+    ``pyro.infer.SVI(vae.model, vae.guide, optim, Trace_ELBO())``. Sites are ``z`` and ``x``.
+
+    Args:
+        prior: p(z), such as `StandardNormal`: called without arguments.
+        decoder: p(x|z), such as a `Conditional` given the latent's shape.
+        encoder: q(z|x), on unconstrained space: where the prior's support is bounded, its draws
+            are pushed through ``biject_to(prior().support)``, Jacobian included.
+
+    Raises:
+        ValueError: If the three do not fit together.
+
+    Example:
+        >>> from ppl_vae import MLP, Bernoulli, Normal, StandardNormal
+        >>> decoder = Conditional(MLP(16), Bernoulli(64), given=2)
+        >>> encoder = Conditional(MLP(16), Normal(2), given=64)
+        >>> vae = VAE(StandardNormal(2), decoder, encoder)
+        >>> vae.guide(torch.zeros(5, 64)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(self, prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> None:
+        super().__init__()
+        for role, part in {"prior": prior, "decoder": decoder, "encoder": encoder}.items():
+            if not isinstance(part, nn.Module) or not hasattr(part, "event_shape"):
+                raise ValueError(
+                    f"Got {type(part).__name__} as {role}; expected an nn.Module that returns a "
+                    "distribution and declares its event_shape. Try StandardNormal(10) for a "
+                    "prior, Conditional(MLP(400), family, given=...) for the others."
+                )
+        self.prior, self.decoder, self.encoder = prior, decoder, encoder
+        latent, event = Size(prior.event_shape), Size(decoder.event_shape)
+        _must_fit("encoder's event", encoder.event_shape, "prior's event", latent)
+        if isinstance(decoder, Conditional):
+            _must_fit("decoder's given", decoder.given[0], "prior's event", latent)
+        if isinstance(encoder, Conditional):
+            _must_fit("encoder's given", encoder.given[0], "decoder's event", event)
+        self._check_support()
+
+    def model(self, x: Tensor) -> Tensor:
+        """Run p(z) p(x|z) with x observed; x is ``(N, *event_shape)``."""
+        register(self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior())
+            return pyro.sample("x", self.decoder(z), obs=x)
+
+    def guide(self, x: Tensor) -> Tensor:
+        """Run q(z|x): ``(N, *latent_shape)``."""
+        register(self)
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", self.posterior(x))
+
+    def posterior(self, x: Tensor) -> TorchDistribution:
+        """Return q(z|x) on the support of the prior, ``batch_shape`` (N,)."""
+        q = self.encoder(x)
+        support = _support(self.prior())
+        if _is_real(support):
+            return q
+        return dist.TransformedDistribution(q, [biject_to(support)])
+
+    def check(self, x: Tensor, name: str = "x") -> None:
+        """Check data against p(x|z), once, before anything is run on them.
+
+        Raises:
+            ValueError: If a value is missing, infinite or outside the support, or x has another
+                shape than the decoder's events.
+        """
+        event = Size(self.decoder.event_shape)
+        if x.shape[1:] != event:
+            raise ValueError(
+                f"Got {name} of shape {tuple(x.shape)}; the decoder's events expect "
+                f"(N, {', '.join(map(str, event))}). Try x.reshape(-1, *{tuple(event)}), or set the "
+                "family's event shape to the data's."
+            )
+        if not x.isfinite().all():
+            raise ValueError(
+                f"Got {_first(~x.isfinite(), x)} in {name}; expected finite numbers (missing cells "
+                "are not supported yet). Try leaving such rows out, or imputing them first."
+            )
+        family = getattr(self.decoder, "family", None)
+        if family is not None and not (inside := family.support.check(x)).all():
+            raise ValueError(
+                f"Got {_first(~inside, x)} in {name}, outside the support of {family}. "
+                f"{_proposal(x)}"
+            )
+
+    def notes(self) -> list[str]:
+        """Say what is assumed beside the equations: floors of learned scales."""
+        return [
+            f"the scale of the {role} ({part.family}) has the floor {part.family.min_scale:g}"
+            for role, part in (("decoder", self.decoder), ("encoder", self.encoder))
+            if isinstance(part, Conditional) and part.family.min_scale is not None
+        ]
+
+    def _check_support(self) -> None:
+        family = getattr(self.encoder, "family", None)
+        support = _support(self.prior())
+        if family is None or (_is_real(family.support) and not support.is_discrete):
+            return
+        inner = getattr(support, "base_constraint", support)
+        if type(inner) is not type(family.support):
+            raise ValueError(
+                f"Got the guide {family} under a prior with support {support}; expected a guide "
+                "that lives inside it. Try Normal for a continuous prior (it is pushed onto a "
+                "bounded support by itself), or the prior's own family for a discrete one."
+            )
+
+    def __getstate__(self) -> dict[str, object]:
+        """Allow pickling and `torch.save` after training."""
+        return picklable(self)
+
+
+def _support(d: TorchDistribution) -> constraints.Constraint:
+    try:
+        return d.support
+    except NotImplementedError:  # a prior that can only be sampled need not know its support
+        return constraints.real_vector
+
+
+def _is_real(support: constraints.Constraint) -> bool:
+    inner = getattr(support, "base_constraint", support)
+    return inner is constraints.real or type(inner) is type(constraints.real)
+
+
+def _must_fit(what: str, got: Size, where: str, expected: Size) -> None:
+    if Size(got) != expected:
+        raise ValueError(
+            f"Got a {what} shape {tuple(got)} that differs from the {where} shape "
+            f"{tuple(expected)}; expected them equal. Make prior, encoder and decoder agree on the "
+            "latent's size, and encoder and decoder on the data's shape."
+        )
+
+
+def _first(bad: Tensor, x: Tensor) -> str:
+    row, *cell = torch.nonzero(bad)[0].tolist()
+    where = f"row {row}" + (f", cell {cell[0] if len(cell) == 1 else tuple(cell)}" if cell else "")
+    return f"{x[(row, *cell)].item():g} at {where} ({int(bad.sum())} such values)"
+
+
+def _proposal(x: Tensor) -> str:
+    whole = bool((x == x.round()).all())
+    if whole and bool((x >= 0).all()):
+        return f"Try Binomial(..., total={int(x.max())}) if the counts have that known total."
+    if bool(((x >= 0) & (x <= 1)).all()):
+        return "Try binarising (x > 0.5), or Normal(..., scale=Shared()) for grey values."
+    return "Try Normal(..., scale=PerFeature()) for real numbers."

@@ -1,0 +1,97 @@
+"""One training step, as Pyro's SVI takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from pyro import poutine
+from pyro.infer.util import zero_grads
+from torch import Tensor, nn
+
+from ppl_vae.data.batches import Batch
+from ppl_vae.objectives.phases import ObjectiveState, Phase
+from ppl_vae.training.blame import NonFiniteError, blame
+from ppl_vae.training.updater import Updater
+
+
+class StepInfo(NamedTuple):
+    """What one step says: sums over the batch, in nats.
+
+    Attributes:
+        loss: The loss of the first phase.
+        parts: Named parts of all phases.
+        grad_norm: Global norm of the gradient of the per-datum mean, first phase, before clipping.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    grad_norm: float
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes, and so everything that a checkpoint holds."""
+
+    program: nn.Module
+    objective_state: ObjectiveState
+    phases: tuple[Phase, ...]
+    updaters: dict[str, Updater]
+    clip_norm: float | None
+    steps: int = 0
+    params: dict[str, Tensor] = field(default_factory=dict)
+
+
+def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
+    """Run every phase once: loss and gradients under a param-only trace, then the optimiser.
+
+    With one phase and no clipping this is `pyro.infer.SVI.step`, bit for bit.
+
+    Raises:
+        NonFiniteError: If a loss or gradient is not finite. Nothing of that phase is applied.
+    """
+    infos: list[StepInfo] = []
+    rows = batch.rows * state.objective_state.found.scale
+    for phase in state.phases:
+        rng = torch.get_rng_state()
+        buffers = [(b, b.clone()) for b in state.program.buffers()]
+        try:
+            with poutine.trace(param_only=True) as capture:
+                loss, parts = phase.loss(state.objective_state, *batch.args, **batch.kwargs)
+            found = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
+            state.params.update(found)
+            leaves = list({id(p): p for p in phase.leaves or found.values()}.values())
+            if loss.requires_grad:
+                loss.backward(inputs=leaves)
+            gradients = [p.grad for p in leaves if p.grad is not None]
+            norm = (
+                torch.nn.utils.get_total_norm(gradients) / rows if gradients else loss.new_zeros(())
+            )
+            fault = None
+        except ValueError as error:  # Pyro's validation meets NaN parameters before the loss does
+            fault, loss, norm = error, torch.full((), torch.nan), torch.zeros(())
+            leaves = list(state.params.values())
+        if not torch.isfinite(loss.detach() + norm).item():
+            where = blame(state.program, batch, rng, state.params)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+            zero_grads(leaves)
+            if fault is not None and "finite when the step" in where:
+                raise fault
+            raise NonFiniteError(
+                f"Step {state.steps + 1}, phase {phase.name!r}: got a loss of {loss.item():g} with a "
+                f"gradient of norm {norm.item():g}; expected finite numbers. Where: {where}. "
+                "The program holds its last good state. Try a smaller learning rate, "
+                "clip_norm=10, a larger min_scale, or rescaled data."
+            ) from fault
+        if state.clip_norm is not None and norm > state.clip_norm:
+            for gradient in gradients:
+                gradient.mul_(state.clip_norm / norm)
+        state.updaters[phase.name].update(leaves)
+        zero_grads(leaves)
+        infos.append(StepInfo(loss.detach(), parts, norm.item()))
+    state.steps += 1
+    merged = {k: v for info in infos for k, v in info.parts.items()}
+    return state, StepInfo(infos[0].loss, merged, infos[0].grad_norm)

@@ -1,0 +1,126 @@
+"""A torch or Pyro optimiser over parameters that appear as the program runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro.optim import PyroOptim
+from pyro.optim.lr_scheduler import PyroLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+OptimizerSpec = tuple[type[torch.optim.Optimizer], dict[str, Any]] | PyroOptim
+ScheduleSpec = (
+    tuple[type[LRScheduler], dict[str, Any]] | Callable[[torch.optim.Optimizer], LRScheduler]
+)
+
+
+class Updater:
+    """Builds its optimiser from the first parameters it is given, and takes in later ones.
+
+    Args:
+        optimizer: ``(torch.optim.Adam, {"lr": 1e-3})``, or a `pyro.optim.PyroOptim`.
+        schedule: ``(torch.optim.lr_scheduler.ExponentialLR, {"gamma": 0.99})``, or a function of
+            the optimiser that returns a scheduler. Stepped once an epoch.
+
+    Raises:
+        ValueError: If either is something else.
+    """
+
+    def __init__(self, optimizer: OptimizerSpec, schedule: ScheduleSpec | None = None) -> None:
+        ours = (
+            isinstance(optimizer, tuple) and len(optimizer) == 2 and isinstance(optimizer[1], dict)
+        )
+        if isinstance(optimizer, PyroLRScheduler) or not (ours or isinstance(optimizer, PyroOptim)):
+            raise ValueError(
+                f"Got optimizer={optimizer!r}; expected a class and its arguments, or a PyroOptim "
+                "that is no scheduler. Try (torch.optim.Adam, {'lr': 1e-3}) with schedule=."
+            )
+        if schedule is not None and isinstance(optimizer, PyroOptim):
+            raise ValueError(
+                "Got a schedule beside a PyroOptim; expected a torch optimizer with it."
+            )
+        if schedule is not None and not isinstance(schedule, tuple) and not callable(schedule):
+            raise ValueError(
+                f"Got schedule={schedule!r}; expected a class and its arguments. "
+                "Try (torch.optim.lr_scheduler.ExponentialLR, {'gamma': 0.99})."
+            )
+        self.spec, self.schedule = optimizer, schedule
+        self.leaves: list[Tensor] = []
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.scheduler: LRScheduler | None = None
+
+    def take(self, leaves: Sequence[Tensor]) -> None:
+        """Take in parameters not seen before, in order."""
+        known = {id(p) for p in self.leaves}
+        new = [p for p in leaves if id(p) not in known]
+        self.leaves += new
+        if not new or isinstance(self.spec, PyroOptim):
+            return
+        if self.optimizer is not None:
+            self.optimizer.param_groups[0]["params"] += new
+            return
+        kind, arguments = self.spec
+        self.optimizer = kind(new, **arguments)
+        if isinstance(self.schedule, tuple):
+            self.scheduler = self.schedule[0](self.optimizer, **self.schedule[1])
+        elif self.schedule is not None:
+            self.scheduler = self.schedule(self.optimizer)
+
+    def update(self, leaves: Sequence[Tensor]) -> None:
+        """Apply the gradients that lie on the leaves."""
+        self.take(leaves)
+        if isinstance(self.spec, PyroOptim):
+            self.spec(leaves)
+        elif self.optimizer is not None:
+            self.optimizer.step()
+
+    def end_epoch(self) -> None:
+        """Advance the schedule."""
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The present rate; None for a PyroOptim, or before the first step."""
+        return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer is not None else None
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Give tensors and plain values to save."""
+        if isinstance(self.spec, PyroOptim):
+            dicts = [self.spec.optim_objs[p].state_dict() for p in self.leaves]
+        else:
+            dicts = [self.optimizer.state_dict()] if self.optimizer is not None else []
+        tensors: dict[str, Tensor] = {}
+        plain = []
+        for k, state in enumerate(dicts):
+            values: dict[str, dict[str, Any]] = {}
+            for index, entries in state["state"].items():
+                for name, value in entries.items():
+                    if isinstance(value, Tensor):
+                        tensors[f"{k}.{index}.{name}"] = value
+                    else:
+                        values.setdefault(str(index), {})[name] = value
+            plain.append({"values": values, "param_groups": state["param_groups"]})
+        schedule = self.scheduler.state_dict() if self.scheduler is not None else None
+        return tensors, {"optimizers": plain, "schedule": schedule}
+
+    def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        """Take back what `state` gave, after `take` of the same parameters in the same order."""
+        if isinstance(self.spec, PyroOptim):
+            for p in self.leaves:
+                self.spec.optim_objs[p] = self.spec._get_optim(p)
+            optimizers = [self.spec.optim_objs[p] for p in self.leaves]
+        else:
+            optimizers = [self.optimizer] if self.optimizer is not None else []
+        for k, (optimizer, saved) in enumerate(zip(optimizers, plain["optimizers"], strict=True)):
+            state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in saved["values"].items()}
+            for key, value in tensors.items():
+                owner, index, name = key.split(".", 2)
+                if int(owner) == k:
+                    state.setdefault(int(index), {})[name] = value
+            optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(plain["schedule"])
