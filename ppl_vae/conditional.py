@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
@@ -143,7 +143,7 @@ class Conditional(nn.Module):
         self,
         net: NetBuilder,
         family: Family,
-        given: EventShape | list[EventShape],
+        given: EventShape | list[Any],
         *,
         flatten: bool = True,
     ) -> None:

@@ -139,7 +139,6 @@ def diagnose(
     prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1)
     prior_codes = _side_by_side(prior.latents, 1)
     site = found.observed[0]
-    data = next(iter((*batch.args, *batch.kwargs.values())))
     return Diagnosis(
         name=name,
         lines=lines,
@@ -159,12 +158,12 @@ def diagnose(
         codes=codes,
         code_means=code_means,
         prior_codes=prior_codes,
-        data=_array(data),
+        data=_array(batch.tensors[0]),
         reconstructions=_array(predictive.means.get(site, predictive.data[site])[0]),
         samples=_array(prior.means.get(site, prior.data[site])),
         labels=None if labels is None else np.asarray(labels),
         history=history,
-        notes=tuple(program.notes()) if hasattr(program, "notes") else (),
+        notes=tuple(getattr(program, "notes", list)()),
         num_samples=num_samples,
         seed=seed,
         seconds=time.perf_counter() - start,

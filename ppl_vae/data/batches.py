@@ -11,15 +11,20 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """What is passed to model and guide: ``model(*args, **kwargs)``, row i of each being datum i."""
+    """What is passed to model and guide, ``model(*args, **kwargs)``: row i of each is datum i."""
 
     args: tuple[Tensor, ...]
     kwargs: dict[str, Tensor]
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return (*self.args, *self.kwargs.values())
+
+    @property
     def rows(self) -> int:
         """Number of data."""
-        return len(next(iter((*self.args, *self.kwargs.values()))))
+        return len(self.tensors[0])
 
     def take(self, index: Tensor) -> Batch:
         """Give the rows of `index`, an integer tensor ``(B,)``."""
@@ -119,7 +124,7 @@ def _cast(
 def _numeric(value: Any, name: str) -> Tensor:  # noqa: ANN401
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
-        types = getattr(value, "dtypes", None)
+        types: Any = getattr(value, "dtypes", None)
         columns = (
             [str(c) for c, t in types.items() if getattr(t, "kind", "O") not in "fiub"]
             if hasattr(types, "items")

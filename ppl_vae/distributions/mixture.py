@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -61,7 +62,7 @@ class MixtureOfNormals(TorchDistribution):
         (torch.Size([5, 1]), torch.Size([5]))
     """
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
     has_rsample = False
 

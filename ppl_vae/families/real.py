@@ -76,7 +76,8 @@ def Normal(
         known = float(scale)
     else:
         raise ValueError(
-            f"Got scale={scale!r}; expected a positive number, Shared(), PerFeature() or Predicted()."
+            f"Got scale={scale!r}; expected a positive number, Shared(), PerFeature() or "
+            "Predicted()."
         )
     return Family(
         name=f"Normal({tuple(shape)}, scale={scale})",

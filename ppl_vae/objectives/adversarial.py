@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine import Trace
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import softplus
@@ -16,15 +17,25 @@ from ppl_vae.conditional import NetBuilder
 from ppl_vae.data.batches import Batch
 from ppl_vae.nets import MLP
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
-from ppl_vae.programs.modes import buffers_kept, device_of, dtype_of, probing
+from ppl_vae.programs.modes import buffers_kept
 from ppl_vae.programs.program import Program
-from ppl_vae.programs.traces import rows_first, run, structure
+from ppl_vae.programs.traces import (
+    Structure,
+    probe,
+    rows_first,
+    run,
+    run_guide,
+    run_model,
+    structure,
+)
 
 
 class AdversarialState(ObjectiveState):
     """The state of an adversary: the critic lives and is checkpointed here."""
 
-    critic: nn.Module
+    def __init__(self, found: Structure, critic: nn.Module) -> None:
+        super().__init__(found)
+        self.critic = critic
 
 
 @dataclass(frozen=True)
@@ -73,22 +84,17 @@ class Adversarial:
                 f"The critic needs one code per datum: {found.undefined}. Try moving every latent "
                 "inside the data plate."
             )
-        with probing(program), torch.no_grad():
-            _, guide = run(program, batch)
+        _, guide = probe(program, batch)
         fixed = [n for n in found.latents if not guide.nodes[n]["fn"].has_rsample]
         if fixed:
             raise ValueError(
                 f"The guide's draws at {fixed} carry no gradient to the encoder; expected a "
                 "reparameterised distribution. Try Normal, MultivariateNormal or Delta."
             )
-        state = AdversarialState(found)
-        features = _codes(guide, state).shape[-1]
-        state.critic = self.critic(features, 1).to(
-            device=device_of(program), dtype=dtype_of(program)
-        )
-        return state
+        codes = _codes(guide, found)
+        return AdversarialState(found, self.critic(codes.shape[-1], 1).to(codes))
 
-    def phases(self, program: nn.Module, state: ObjectiveState) -> tuple[Phase, ...]:
+    def phases(self, program: nn.Module, state: AdversarialState) -> tuple[Phase, ...]:
         """Generator, then critic."""
         critic = state.critic
 
@@ -101,9 +107,9 @@ class Adversarial:
                 [model.nodes[n]["log_prob_sum"] for n in state.found.observed]
             ).sum()
             # Called with copies, the critic is out of reach of this phase, buffers included.
-            frozen = {n: p.detach() for n, p in critic.named_parameters()}
+            frozen: dict[str, Tensor] = {n: p.detach() for n, p in critic.named_parameters()}
             frozen |= {n: b.clone() for n, b in critic.named_buffers()}
-            logits = functional_call(critic, frozen, (_codes(guide, state),))
+            logits = functional_call(critic, frozen, (_codes(guide, state.found),))
             fooled = softplus(-logits).sum() * state.found.scale
             parts = {
                 "reconstruction": log_likelihood.detach() / state.found.scale,
@@ -115,8 +121,8 @@ class Adversarial:
             state: AdversarialState, *args: Tensor, **kwargs: Tensor
         ) -> tuple[Tensor, Parts]:
             with torch.no_grad(), poutine.block(), buffers_kept(program):
-                fake = _codes(poutine.trace(program.guide).get_trace(*args, **kwargs), state)
-                real = _codes(poutine.trace(program.model).get_trace(*args, **kwargs), state)
+                fake = _codes(run_guide(program, Batch(args, kwargs)), state.found)
+                real = _codes(run_model(program, Batch(args, kwargs)), state.found)
             on_real, on_fake = critic(real), critic(fake)
             loss = softplus(-on_real).sum() + softplus(on_fake).sum()
             right = ((on_real > 0).sum() + (on_fake < 0).sum()) / 2
@@ -134,7 +140,7 @@ class Adversarial:
     def __call__(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor, **kwargs: Tensor
     ) -> Tensor:
-        """Give the sum of both losses for ``pyro.infer.SVI``, which moves both sides in one step."""
+        """Give the sum of both losses for ``pyro.infer.SVI``: one step moves both sides."""
         import pyro
 
         key, program, state = self.__dict__.get("_svi", (None, None, None))
@@ -152,8 +158,7 @@ class Adversarial:
         return generator.loss(state, *args, **kwargs)[0] + critic.loss(state, *args, **kwargs)[0]
 
 
-def _codes(trace: poutine.Trace, state: ObjectiveState) -> Tensor:
+def _codes(trace: Trace, found: Structure) -> Tensor:
     """All latents of a run side by side: ``(N, D)``."""
-    found = state.found
     codes = [rows_first(trace.nodes[n], found.dim) for n in found.latents]
     return torch.cat([z.reshape(len(z), -1) for z in codes], dim=-1)

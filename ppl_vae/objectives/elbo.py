@@ -13,7 +13,7 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.estimator import Estimator
 from ppl_vae.objectives.handlers import ScaleLatents
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
-from ppl_vae.programs.traces import structure
+from ppl_vae.programs.traces import functions, structure
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ELBO:
         estimator = Estimator(self.num_particles, self.analytic_kl)
 
         def loss(state: ObjectiveState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
-            model, guide = program.model, program.guide
+            model, guide = functions(program)
             if self.kl_weight != 1 or self.warmup:
                 weight = self.kl_weight * self._ramp(state.epoch)
                 model, guide = ScaleLatents(weight)(model), ScaleLatents(weight)(guide)

@@ -34,7 +34,8 @@ class Estimator(Trace_ELBO):
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor, **kwargs: Tensor
     ) -> Tensor:
         """Minus the ELBO summed over the batch; its gradient is Pyro's estimate."""
-        loss, surrogate = 0.0, 0.0
+        loss = 0.0
+        surrogate = torch.zeros(())
         self.parts = {}
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
             value, differentiable = self._differentiable_loss_particle(model_trace, guide_trace)

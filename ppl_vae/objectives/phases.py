@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ class ObjectiveState(nn.Module):
     def __init__(self, found: Structure) -> None:
         super().__init__()
         self.found = found
-        self.register_buffer("epoch", torch.zeros((), dtype=torch.float64))
+        held = next(iter(found.params.values()), torch.empty(0))
+        self.register_buffer("epoch", held.new_zeros((), dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Objective(Protocol):
         """Check that the objective suits the program, and build its state."""
         ...
 
-    def phases(self, program: nn.Module, state: ObjectiveState) -> tuple[Phase, ...]:
+    def phases(self, program: nn.Module, state: Any) -> tuple[Phase, ...]:
         """Give the updates of one step, in order."""
         ...
 

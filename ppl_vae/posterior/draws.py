@@ -14,7 +14,7 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS
 from ppl_vae.programs.modes import drawing
-from ppl_vae.programs.traces import Structure, rows_first, structure
+from ppl_vae.programs.traces import Structure, rows_first, run_guide, structure
 
 
 class Draws(NamedTuple):
@@ -65,8 +65,8 @@ def posterior_predictive(
     pieces = []
     with drawing(program, seed):
         for rows in index.split(ROWS):
-            piece = batch.take(rows.to(_device(batch)))
-            guide = poutine.trace(program.guide).get_trace(*piece.args, **piece.kwargs)
+            piece = batch.take(rows.to(batch.tensors[0].device))
+            guide = run_guide(program, piece)
             if lost := [n for n in found.latents if n not in guide.nodes]:
                 raise ValueError(
                     f"The guide draws no {lost}, which training sums out; expected draws of every "
@@ -102,7 +102,7 @@ def prior_predictive(
     pieces = []
     with drawing(program, seed):
         for rows in index.split(ROWS):
-            piece = batch.take(rows.to(_device(batch)))
+            piece = batch.take(rows.to(batch.tensors[0].device))
             free = poutine.uncondition(program.model)
             model = poutine.trace(free).get_trace(*piece.args, **piece.kwargs)
             pieces.append(_collect(model, found))
@@ -145,7 +145,7 @@ def data_given(
     pieces = []
     with drawing(program, seed):
         for at, rows in zip(torch.arange(count).split(ROWS), index.split(ROWS), strict=True):
-            piece = batch.take(rows.to(_device(batch)))
+            piece = batch.take(rows.to(batch.tensors[0].device))
             values = {n: v[at] for n, v in latents.items()}
             fixed = poutine.condition(poutine.uncondition(program.model), data=values)
             model = poutine.trace(fixed).get_trace(*piece.args, **piece.kwargs)
@@ -191,7 +191,3 @@ def _positive(num_samples: int) -> int:
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"Got num_samples={num_samples!r}; expected a positive integer.")
     return num_samples
-
-
-def _device(batch: Batch) -> torch.device:
-    return next(iter((*batch.args, *batch.kwargs.values()))).device

@@ -8,7 +8,6 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.poutine.util import prune_subsample_sites
 from torch import Size, Tensor, nn
 from torch.distributions import biject_to
 
@@ -17,9 +16,9 @@ from ppl_vae.families import MultivariateNormal
 from ppl_vae.nets import MLP
 from ppl_vae.objectives import ELBO
 from ppl_vae.programs.inputs import program_batch
-from ppl_vae.programs.modes import evaluating, forked_rng, probing
+from ppl_vae.programs.modes import evaluating, forked_rng
 from ppl_vae.programs.program import Program
-from ppl_vae.programs.traces import NoDensityError, run, structure
+from ppl_vae.programs.traces import NoDensityError, functions, probe, structure
 from ppl_vae.training import fit
 
 
@@ -67,18 +66,18 @@ def refit_guide(
     """
     batch = program_batch(program, x, name="x")
     found = structure(program, batch)
-    with probing(program), torch.no_grad():
-        model = prune_subsample_sites(run(program, batch)[0])
+    model, _ = probe(program, batch)
     sites = [model.nodes[n] for n in found.latents]
     discrete = [n for n, s in zip(found.latents, sites, strict=True) if s["fn"].support.is_discrete]
     if found.plate is None or found.shared or found.sampled_only or discrete:
         raise NoDensityError(
-            f"No guide can be fitted here: {found.undefined or f'the latents {discrete} are discrete'}. "
-            "Expected continuous latents inside the data plate, under a prior with a density."
+            f"No guide can be fitted here: "
+            f"{found.undefined or f'the latents {discrete} are discrete'}. Expected "
+            "continuous latents inside the data plate, under a prior with a density."
         )
     if found.nesting > 1:
         raise NoDensityError("No guide can be fitted here: the latents lie in nested plates.")
-    covariates = [*batch.args, *batch.kwargs.values()]
+    covariates = batch.tensors
     transforms = [biject_to(s["fn"].support) for s in sites]
     shapes = [
         t.inverse_shape(Size(s["fn"].event_shape)) for t, s in zip(transforms, sites, strict=True)
@@ -90,9 +89,11 @@ def refit_guide(
             net, MultivariateNormal(sum(sizes)), given=[tuple(c.shape[1:]) for c in covariates]
         ).to(latent)
 
+    model_of, _ = functions(program)
+
     def frozen_model(*args: Tensor, **kwargs: Tensor) -> Any:  # noqa: ANN401
         with evaluating(program), poutine.block(hide_types=["param"]):
-            return program.model(*args, **kwargs)
+            return model_of(*args, **kwargs)
 
     def guide(*args: Tensor, **kwargs: Tensor) -> None:
         data = (*args, *kwargs.values())

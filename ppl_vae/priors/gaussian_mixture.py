@@ -33,6 +33,10 @@ class GaussianMixture(nn.Module):
         50
     """
 
+    loc: Tensor
+    scale: Tensor
+    logits: Tensor
+
     def __init__(
         self,
         loc: Tensor,

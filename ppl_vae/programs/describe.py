@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
-from pyro.poutine.util import prune_subsample_sites
 from torch import nn
 
 from ppl_vae.conditional import Conditional
 from ppl_vae.data.batches import Batch
-from ppl_vae.programs.modes import probing
-from ppl_vae.programs.traces import Structure, run, structure
+from ppl_vae.programs.traces import Structure, probe, structure
 from ppl_vae.programs.vae import VAE
 
 
@@ -34,8 +31,7 @@ class Line(NamedTuple):
 def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Structure]:
     """Say what a program states, from its traces; a `VAE`'s parts speak for themselves."""
     found = structure(program, batch)
-    with probing(program), torch.no_grad():
-        model, guide = (prune_subsample_sites(t) for t in run(program, batch))
+    model, guide = probe(program, batch)
     words: dict[tuple[str, str], str] = {}
     if isinstance(program, VAE):
         words = {

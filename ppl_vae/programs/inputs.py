@@ -24,12 +24,15 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
         )
     if isinstance(data, Batch):
         return data
-    ours = isinstance(program, VAE)
     batch = as_batch(
-        data, dtype=dtype_of(program), device=device_of(program), keep_tensors=not ours, name=name
+        data,
+        dtype=dtype_of(program),
+        device=device_of(program),
+        keep_tensors=not isinstance(program, VAE),
+        name=name,
     )
-    if ours:
-        values = [*batch.args, *batch.kwargs.values()]
+    if isinstance(program, VAE):
+        values = batch.tensors
         if len(values) != 1 or (batch.kwargs and "x" not in batch.kwargs):
             raise ValueError(
                 f"Got {len(values)} arrays in {name}; a VAE takes one, its x. Try fit(program, x)."

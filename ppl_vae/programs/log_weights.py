@@ -105,9 +105,7 @@ def weighted_draws(
             f"The data plate {found.plate!r} subsamples its rows; expected every row of the batch "
             "to be used. Try a model whose plate has the size len(x); fit makes the batches."
         )
-    index = torch.arange(
-        batch.rows, device=next(iter((*batch.args, *batch.kwargs.values()))).device
-    )
+    index = torch.arange(batch.rows, device=batch.tensors[0].device)
     blocks = index.repeat(num_samples).split(rows)
     with drawing(program, seed):
         pieces = [_block(program, batch.take(block), found) for block in blocks]

@@ -30,7 +30,9 @@ def register(program: nn.Module) -> None:
         name = next(c for c in candidates if c not in used)
         program.__dict__[_KEY] = name
         _own_pyro_modules(program, name)
-        keys = {f"{name}$$${n}": weakref.ref(p) for n, p in named.items()}
+        keys: dict[str, weakref.ref[Tensor]] = {
+            f"{name}$$${n}": weakref.ref(p) for n, p in named.items()
+        }
         weakref.finalize(program, _forget, keys).atexit = False
     for n, p in named.items():
         pyro.param(f"{name}$$${n}", p)

@@ -6,8 +6,9 @@ Nothing here, and nothing built on it, knows a site by its name.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
@@ -36,6 +37,9 @@ class Structure:
         latents: Unobserved sites of the model, in its order.
         observed: Observed sites.
         enumerated: Discrete sites that are summed out.
+        points: Latents whose guide is a point (Delta).
+        sampled_only: Latents whose prior or guide can be drawn from but not scored.
+        shared: Latents outside the data plate.
         plate: Name of the data plate; None where there is none.
         dim: Its batch dim, negative.
         nesting: The deepest plate dim in use.
@@ -43,113 +47,118 @@ class Structure:
             subsampling).
         params: Unconstrained parameters by store name, in order of appearance.
         clashes: Store names that a run offered another parameter for than the store holds.
-        points: Latents whose guide is a point (Delta).
-        sampled_only: Latents whose prior or guide can be drawn from but not scored.
-        shared: Latents outside the data plate.
         undefined: Why there are no log weights, in a sentence; None where there are.
     """
 
     latents: tuple[str, ...]
     observed: tuple[str, ...]
     enumerated: tuple[str, ...]
+    points: tuple[str, ...]
+    sampled_only: tuple[str, ...]
+    shared: tuple[str, ...]
     plate: str | None
     dim: int
     nesting: int
     scale: float
     params: dict[str, Tensor]
     clashes: tuple[str, ...]
-    points: tuple[str, ...]
-    sampled_only: tuple[str, ...]
-    shared: tuple[str, ...]
     undefined: str | None
 
 
+PyroFunction = Callable[..., Any]
+
+
+def functions(program: nn.Module) -> tuple[PyroFunction, PyroFunction]:
+    """Give a program's model and guide."""
+    return cast(PyroFunction, program.model), cast(PyroFunction, program.guide)
+
+
+def run_guide(program: nn.Module, batch: Batch) -> Trace:
+    """Trace the guide."""
+    _, guide = functions(program)
+    return poutine.trace(guide).get_trace(*batch.args, **batch.kwargs)
+
+
+def run_model(program: nn.Module, batch: Batch, *, latents: Trace | None = None) -> Trace:
+    """Trace the model: on its own, or replayed against the latents of another trace."""
+    model, _ = functions(program)
+    if latents is not None:
+        model = poutine.replay(model, trace=latents)
+    return poutine.trace(model).get_trace(*batch.args, **batch.kwargs)
+
+
 def run(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
-    """Trace the guide, then the model replayed against it."""
-    guide = poutine.trace(program.guide).get_trace(*batch.args, **batch.kwargs)
-    model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(
-        *batch.args, **batch.kwargs
-    )
-    return model, guide
+    """Trace the guide, then the model replayed against it: (model, guide)."""
+    guide = run_guide(program, batch)
+    return run_model(program, batch, latents=guide), guide
+
+
+def probe(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
+    """Run a program once and leave it as found: traces (model, guide) without subsampling sites."""
+    with probing(program), torch.no_grad():
+        model, guide = run(program, batch)
+    return prune_subsample_sites(model), prune_subsample_sites(guide)
 
 
 def structure(program: nn.Module, batch: Batch) -> Structure:
     """Run a program once, leave it as found, and say what it is made of.
 
     Raises:
-        ValueError: If the latents of model and guide differ, or nothing is observed.
+        ValueError: If the latents of model and guide differ, nothing is observed, or a plate
+            named for the data does not hold them.
     """
     with probing(program), torch.no_grad():
         with poutine.trace(param_only=True) as capture:
             model, guide = run(program, batch)
         model, guide = prune_subsample_sites(model), prune_subsample_sites(guide)
-        latents = _match(model, guide)
-        observed = tuple(
-            n for n, s in model.nodes.items() if s["type"] == "sample" and s["is_observed"]
+        # Read here: a parameter that the run made leaves the store with the probe.
+        params = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
+        clashes = tuple(n for n, s in capture.trace.nodes.items() if _clashes(s))
+    latents = _match(model, guide)
+    observed = tuple(n for n, s in _samples(model).items() if s["is_observed"])
+    if not observed:
+        raise ValueError(
+            "The model observes nothing; expected at least one site with obs=. "
+            'Try pyro.sample("x", decoder(z), obs=x).'
         )
-        if not observed:
-            raise ValueError(
-                "The model observes nothing; expected at least one site with obs=. "
-                'Try pyro.sample("x", decoder(z), obs=x).'
-            )
-        sites = {n: model.nodes[n] for n in (*latents, *observed)}
-        enumerated = tuple(
-            n
-            for n in latents
-            if {**sites[n]["infer"], **guide.nodes.get(n, {"infer": {}})["infer"]}.get("enumerate")
-        )
-        frame, problem = _data_plate(program, batch, sites, observed)
-        points = tuple(
-            n for n in latents if n in guide.nodes and not has_density(guide.nodes[n]["fn"])
-        )
-        unscored = tuple(
-            n for n in latents if any(_unscored(t.nodes[n]) for t in (model, guide) if n in t.nodes)
-        )
-        shared = tuple(n for n in latents if frame and not _inside(n, frame, model, guide))
-        auxiliary = sorted(set(_samples(guide)) - set(latents))
-        undefined = [
-            *(f"the guide at {n!r} is a point (Delta) and has no density" for n in points),
-            *(
-                f"the prior or guide at {n!r} can only be sampled: it has no density"
-                for n in unscored
-            ),
-            *([problem] if problem else []),
-            *(
-                f"the latent {n!r} is outside the data plate: shared by all data, it gives no datum a "
-                "weight of its own"
-                for n in shared
-            ),
-            *(
-                [f"the guide has auxiliary sites {auxiliary} that the model lacks"]
-                if auxiliary
-                else []
-            ),
-        ]
-        return Structure(
-            latents=latents,
-            observed=observed,
-            enumerated=enumerated,
-            plate=frame.name if frame else None,
-            dim=frame.dim if frame else -1,
-            nesting=max(
-                (
-                    -f.dim
-                    for t in (model, guide)
-                    for s in t.nodes.values()
-                    if s["type"] == "sample"
-                    for f in s["cond_indep_stack"]
-                    if f.vectorized
-                ),
-                default=0,
-            ),
-            scale=(frame.full_size or frame.size) / frame.size if frame else 1.0,
-            params={n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()},
-            clashes=tuple(n for n, s in capture.trace.nodes.items() if _clashes(s)),
-            points=points,
-            sampled_only=unscored,
-            shared=shared,
-            undefined=undefined[0] if undefined else None,
-        )
+    pairs = {n: [t.nodes[n] for t in (model, guide) if n in t.nodes] for n in latents}
+    frame, problem = _data_plate(program, batch, [model.nodes[n] for n in observed])
+    points = tuple(n for n in latents if any(_is_point(s["fn"]) for s in pairs[n]))
+    unscored = tuple(n for n in latents if any(map(_unscored, pairs[n])))
+    shared = tuple(n for n in latents if frame and not all(_within(s, frame) for s in pairs[n]))
+    auxiliary = sorted(set(_samples(guide)) - set(latents))
+    # In order of what there is to say first.
+    reasons = [f"the guide at {n!r} is a point (Delta) and has no density" for n in points]
+    reasons += [f"the prior or guide at {n!r} can only be sampled, not scored" for n in unscored]
+    reasons += [problem] if problem else []
+    reasons += [
+        f"the latent {n!r} is outside the data plate: it is shared by all data, so no datum has a "
+        "weight of its own"
+        for n in shared
+    ]
+    reasons += [f"the guide draws {auxiliary}, which the model lacks"] if auxiliary else []
+    dims = [
+        -f.dim
+        for t in (model, guide)
+        for s in _samples(t).values()
+        for f in s["cond_indep_stack"]
+        if f.vectorized
+    ]
+    return Structure(
+        latents=latents,
+        observed=observed,
+        enumerated=tuple(n for n in latents if any(s["infer"].get("enumerate") for s in pairs[n])),
+        points=points,
+        sampled_only=unscored,
+        shared=shared,
+        plate=frame.name if frame else None,
+        dim=frame.dim if frame else -1,
+        nesting=max(dims, default=0),
+        scale=(frame.full_size or frame.size) / frame.size if frame else 1.0,
+        params=params,
+        clashes=clashes,
+        undefined=reasons[0] if reasons else None,
+    )
 
 
 def rows_first(site: Site, dim: int) -> Tensor:
@@ -158,19 +167,13 @@ def rows_first(site: Site, dim: int) -> Tensor:
     return value.movedim(value.dim() - len(site["fn"].event_shape) + dim, 0)
 
 
-def has_density(fn: TorchDistribution) -> bool:
-    """Whether a guide's distribution has a density at all: a Delta has none."""
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return not isinstance(fn, dist.Delta)
-
-
 def _samples(trace: Trace) -> dict[str, Site]:
-    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not s["is_observed"]}
+    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample"}
 
 
 def _match(model: Trace, guide: Trace) -> tuple[str, ...]:
-    in_model, in_guide = _samples(model), _samples(guide)
+    in_model = {n: s for n, s in _samples(model).items() if not s["is_observed"]}
+    in_guide = {n: s for n, s in _samples(guide).items() if not s["is_observed"]}
     lost = [n for n, s in in_model.items() if n not in in_guide and not s["infer"].get("enumerate")]
     extra = [
         n for n, s in in_guide.items() if n not in in_model and not s["infer"].get("is_auxiliary")
@@ -190,35 +193,39 @@ def _clashes(site: Site) -> bool:
 
 
 def _data_plate(
-    program: nn.Module, batch: Batch, sites: dict[str, Site], observed: tuple[str, ...]
+    program: nn.Module, batch: Batch, observed: list[Site]
 ) -> tuple[CondIndepStackFrame | None, str | None]:
     """The data plate, or what is wrong with it."""
-    stacks = [{f.name: f for f in sites[n]["cond_indep_stack"]} for n in observed]
+    stacks = [{f.name: f for f in site["cond_indep_stack"]} for site in observed]
     common = {n: f for n, f in stacks[0].items() if all(n in s for s in stacks)}
     named = getattr(program, "plate", None)
     if named is not None and named not in common:
         raise ValueError(
-            f"No plate {named!r} holds every observed site; they share {list(common)}."
+            f"Got plate={named!r}; expected one that holds every observed site. They share "
+            f"{list(common)}."
         )
-    fits = {
-        n: f
+    fits = [
+        f
         for n, f in common.items()
         if f.vectorized
-        and (n == named if named else f.size == batch.rows or f.full_size == batch.rows)
-    }
+        and (n == named if named is not None else batch.rows in (f.size, f.full_size))
+    ]
     if len(fits) > 1:
         return None, (
-            f"the plates {list(fits)} both have the batch's size {batch.rows}; name the data's "
-            "with Program(model, guide, plate=...)"
+            f"the plates {[f.name for f in fits]} both have the batch's size {batch.rows}; name "
+            "the data's with Program(model, guide, plate=...)"
         )
-    if not fits:
-        sequential = [n for n, f in common.items() if not f.vectorized]
-        return None, (
-            f"the data plate {sequential} is sequential; write `with pyro.plate(...)`"
-            if sequential
-            else f"no plate of the batch's size {batch.rows} holds every observed site"
-        )
-    return next(iter(fits.values())), None
+    if fits:
+        return fits[0], None
+    if sequential := [n for n, f in common.items() if not f.vectorized]:
+        return None, f"the data plate {sequential} is sequential; write `with pyro.plate(...)`"
+    return None, f"no plate of the batch's size {batch.rows} holds every observed site"
+
+
+def _is_point(fn: TorchDistribution) -> bool:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
 
 
 def _unscored(site: Site) -> bool:
@@ -231,10 +238,6 @@ def _unscored(site: Site) -> bool:
     return False
 
 
-def _inside(name: str, plate: CondIndepStackFrame, *traces: Trace) -> bool:
+def _within(site: Site, plate: CondIndepStackFrame) -> bool:
     # The guide may call its plate by another name: the dim and size are what count.
-    return all(
-        any(f.dim == plate.dim and f.size == plate.size for f in t.nodes[name]["cond_indep_stack"])
-        for t in traces
-        if name in t.nodes
-    )
+    return any(f.dim == plate.dim and f.size == plate.size for f in site["cond_indep_stack"])

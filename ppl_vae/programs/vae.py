@@ -40,16 +40,9 @@ class VAE(nn.Module):
 
     def __init__(self, prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> None:
         super().__init__()
-        for role, part in {"prior": prior, "decoder": decoder, "encoder": encoder}.items():
-            if not isinstance(part, nn.Module) or not hasattr(part, "event_shape"):
-                raise ValueError(
-                    f"Got {type(part).__name__} as {role}; expected an nn.Module that returns a "
-                    "distribution and declares its event_shape. Try StandardNormal(10) for a "
-                    "prior, Conditional(MLP(400), family, given=...) for the others."
-                )
+        latent, event = _event(prior, "prior"), _event(decoder, "decoder")
         self.prior, self.decoder, self.encoder = prior, decoder, encoder
-        latent, event = Size(prior.event_shape), Size(decoder.event_shape)
-        _must_fit("encoder's event", encoder.event_shape, "prior's event", latent)
+        _must_fit("encoder's event", _event(encoder, "encoder"), "prior's event", latent)
         if isinstance(decoder, Conditional):
             _must_fit("decoder's given", decoder.given[0], "prior's event", latent)
         if isinstance(encoder, Conditional):
@@ -84,12 +77,12 @@ class VAE(nn.Module):
             ValueError: If a value is missing, infinite or outside the support, or x has another
                 shape than the decoder's events.
         """
-        event = Size(self.decoder.event_shape)
+        event = _event(self.decoder, "decoder")
         if x.shape[1:] != event:
             raise ValueError(
                 f"Got {name} of shape {tuple(x.shape)}; the decoder's events expect "
-                f"(N, {', '.join(map(str, event))}). Try x.reshape(-1, *{tuple(event)}), or set the "
-                "family's event shape to the data's."
+                f"(N, {', '.join(map(str, event))}). Try x.reshape(-1, *{tuple(event)}), or set "
+                "the family's event shape to the data's."
             )
         if not x.isfinite().all():
             raise ValueError(
@@ -127,6 +120,17 @@ class VAE(nn.Module):
     def __getstate__(self) -> dict[str, object]:
         """Allow pickling and `torch.save` after training."""
         return picklable(self)
+
+
+def _event(part: nn.Module, role: str) -> Size:
+    shape = getattr(part, "event_shape", None)
+    if not isinstance(part, nn.Module) or not isinstance(shape, tuple):
+        raise ValueError(
+            f"Got {type(part).__name__} as {role}; expected an nn.Module that returns a "
+            "distribution and declares its event_shape. Try StandardNormal(10) for a prior, "
+            "Conditional(MLP(400), family, given=...) for the others."
+        )
+    return Size(shape)
 
 
 def _support(d: TorchDistribution) -> constraints.Constraint:

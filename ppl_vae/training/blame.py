@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.modes import buffers_kept, device_of, forked_rng
-from ppl_vae.programs.traces import Site
+from ppl_vae.programs.traces import Site, run
 
 
 class NonFiniteError(ValueError):
@@ -34,10 +34,7 @@ def blame(
         pyro.validation_enabled(False),
     ):
         torch.set_rng_state(rng)
-        guide = poutine.trace(program.guide).get_trace(*batch.args, **batch.kwargs)
-        model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(
-            *batch.args, **batch.kwargs
-        )
+        model, guide = run(program, batch)
         for side, trace in (("guide", guide), ("model", model)):
             for name, site in prune_subsample_sites(trace).nodes.items():
                 if site["type"] == "sample" and (fault := _fault(site)):

@@ -51,9 +51,9 @@ def refuse_unfit_program(program: nn.Module, found: Structure, rows: int, batch_
     if not found.params:
         idle = sum(p.numel() for p in program.parameters() if p.requires_grad)
         raise ValueError(
-            f"The program registers no trainable parameter with Pyro, so nothing would train"
+            f"The program registers no trainable parameter with Pyro: nothing would train"
             f"{f' ({idle} parameters are there but unregistered)' if idle else ''}; expected some. "
-            'Try pyro.module("decoder", decoder) inside the model, or a VAE, which registers its own.'
+            'Try pyro.module("decoder", decoder) in the model, or a VAE, which registers its own.'
         )
     if found.clashes:
         raise ValueError(
@@ -72,7 +72,7 @@ def refuse_unfit_program(program: nn.Module, found: Structure, rows: int, batch_
 def warn_of_data(program: nn.Module, batch: Batch) -> None:
     """Warn of columns that a learned scale would fit without bound, and of missing values."""
     if not isinstance(program, VAE):
-        bad = [i for i, v in enumerate((*batch.args, *batch.kwargs.values())) if _missing(v)]
+        bad = [i for i, v in enumerate(batch.tensors) if _missing(v)]
         if bad:
             warnings.warn(
                 f"The data hold NaN or infinity in argument {bad}; a program of your own must fill "
@@ -83,14 +83,14 @@ def warn_of_data(program: nn.Module, batch: Batch) -> None:
     floor = _floor(program)
     if floor is None:
         return
-    x = next(iter((*batch.args, *batch.kwargs.values())))
+    x = batch.tensors[0]
     finest = torch.as_tensor(resolution(x.detach().cpu().double().numpy()))
     constant = finest.isinf()
     if constant.any():
         warnings.warn(
             f"{_cells(constant)} of the data constant: under a learned scale the likelihood "
-            f"there grows until the scale meets its floor {floor:g}, and tells nothing. Try leaving "
-            "such columns out, or a known scale.",
+            f"there grows until the scale meets its floor {floor:g}, and tells nothing. Try "
+            "leaving such columns out, or a known scale.",
             stacklevel=3,
         )
     coarse = ~constant & (finest > floor)
@@ -107,20 +107,16 @@ def warn_of_data(program: nn.Module, batch: Batch) -> None:
 
 def warn_of_floor(program: nn.Module, batch: Batch) -> None:
     """Warn, after training, of cells whose predicted scale sits on its floor."""
-    floor = _floor(program) if isinstance(program, VAE) else None
-    if floor is None:
+    if not isinstance(program, VAE) or (floor := _floor(program)) is None:
         return
-    head = torch.arange(
-        min(batch.rows, 512), device=next(iter(batch.args + tuple(batch.kwargs.values()))).device
-    )
-    x = next(iter(batch.take(head).args + tuple(batch.take(head).kwargs.values())))
+    x = batch.tensors[0][:512]
     with drawing(program, seed=0):
         scale = program.decoder(program.posterior(x).sample()).stddev
     stuck = scale.median(0).values < 1.05 * floor
     if stuck.any():
         warnings.warn(
-            f"The learned scale sits on its floor {floor:g} at {_cells(stuck)} for half of the data "
-            "or more: the likelihood there is what the floor makes it. Try a larger min_scale, or "
+            f"The learned scale sits on its floor {floor:g} at {_cells(stuck)} for half of the "
+            "data or more: the likelihood there is what the floor makes it. Try a larger min_scale or "
             "leave the column out.",
             stacklevel=3,
         )

@@ -32,7 +32,17 @@ class StepInfo(NamedTuple):
 
 @dataclass
 class TrainState:
-    """Everything that training changes, and so everything that a checkpoint holds."""
+    """Everything that the steps change.
+
+    Attributes:
+        program: Trained in place.
+        objective_state: The critic and the clock.
+        phases: The updates of one step.
+        updaters: The optimiser of each phase.
+        clip_norm: Largest norm of the per-datum gradient, or None.
+        steps: Steps done.
+        params: Unconstrained parameters seen so far, by Pyro's name.
+    """
 
     program: nn.Module
     objective_state: ObjectiveState
@@ -41,6 +51,40 @@ class TrainState:
     clip_norm: float | None
     steps: int = 0
     params: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where training runs."""
+        return self.objective_state.epoch.device
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name every parameter and buffer of the program.
+
+        Those of its modules go by their path; parameters that live only in Pyro's store by
+        their name there.
+        """
+        owned = {id(p) for p in self.program.parameters()}
+        named: dict[str, Tensor] = {f"parameter.{n}": p for n, p in self.program.named_parameters()}
+        named |= {f"buffer.{n}": b for n, b in self.program.named_buffers()}
+        return named | {f"store.{n}": p for n, p in self.params.items() if id(p) not in owned}
+
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Write values into `tensors`, in place.
+
+        Raises:
+            ValueError: If names or shapes differ.
+        """
+        held = self.tensors()
+        shapes = [{k: tuple(v.shape) for k, v in d.items()} for d in (held, values)]
+        if shapes[0] != shapes[1]:
+            odd = sorted(k for k in {**held, **values} if shapes[0].get(k) != shapes[1].get(k))
+            raise ValueError(
+                f"Got the state of another program: {odd[:3]} differ in name or shape. Expected "
+                "the program that was saved. Try building it as it was then."
+            )
+        with torch.no_grad():
+            for name, tensor in held.items():
+                tensor.copy_(values[name])
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
@@ -81,9 +125,9 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
             if fault is not None and "finite when the step" in where:
                 raise fault
             raise NonFiniteError(
-                f"Step {state.steps + 1}, phase {phase.name!r}: got a loss of {loss.item():g} with a "
+                f"Step {state.steps + 1}, phase {phase.name!r}: got loss {loss.item():g}, a "
                 f"gradient of norm {norm.item():g}; expected finite numbers. Where: {where}. "
-                "The program holds its last good state. Try a smaller learning rate, "
+                "The program keeps its last good state. Try a smaller learning rate, "
                 "clip_norm=10, a larger min_scale, or rescaled data."
             ) from fault
         if state.clip_norm is not None and norm > state.clip_norm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from pyro.optim import PyroOptim
@@ -11,8 +11,8 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-OptimizerSpec = tuple[type[torch.optim.Optimizer], dict[str, Any]] | PyroOptim
-ScheduleSpec = (
+OptimizerSpec: TypeAlias = tuple[type[torch.optim.Optimizer], dict[str, Any]] | PyroOptim
+ScheduleSpec: TypeAlias = (
     tuple[type[LRScheduler], dict[str, Any]] | Callable[[torch.optim.Optimizer], LRScheduler]
 )
 

@@ -1,0 +1,133 @@
+"""Epochs: batches in, rows of the history out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppl_vae.data.batches import Batch
+from ppl_vae.objectives import Objective
+from ppl_vae.programs.modes import device_of, evaluating, forked_rng
+from ppl_vae.training.history import History
+from ppl_vae.training.progress import progress_bar
+from ppl_vae.training.step import TrainState, train_step
+
+
+@dataclass
+class Loop:
+    """A run in progress: what it works on, and what it has come to.
+
+    Attributes:
+        state: What the steps change.
+        objective: Judges validation means.
+        train: The data to train on.
+        held: The data to validate on, or None.
+        batch_size: Rows per step.
+        patience: Epochs to wait for a better score, or None.
+        order: Draws the order of batches.
+        history: The rows so far.
+        best: The program's tensors at the best score so far; empty without patience.
+        best_score: That score.
+        waited: Epochs since.
+    """
+
+    state: TrainState
+    objective: Objective
+    train: Batch
+    held: Batch | None
+    batch_size: int
+    patience: int | None
+    order: torch.Generator
+    history: History = field(default_factory=History)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_score: float = -float("inf")
+    waited: int = 0
+
+    def run(self, epochs: int, show: bool, after_epoch: Callable[[], None] | None = None) -> None:
+        """Run until `epochs` are done or patience is at its end, then restore the best state."""
+        steps = -(-self.train.rows // self.batch_size)
+        done = len(self.history)
+        with progress_bar(show, epochs * steps, done * steps, type(self.objective).__name__) as bar:
+            for epoch in range(done, epochs):
+                if self.patience is not None and self.waited >= self.patience:
+                    break
+                row = self._epoch(epoch, steps, bar.step)
+                self.history.rows.append(row)
+                self._judge(row)
+                bar.epoch(row)
+                if after_epoch is not None:
+                    after_epoch()
+        if self.best:
+            self.state.load(self.best)
+
+    def _epoch(self, epoch: int, steps: int, tick: Callable[[], None]) -> dict[str, float]:
+        start = time.perf_counter()
+        clock = self.state.objective_state.epoch
+        order = torch.randperm(self.train.rows, generator=self.order)
+        sums: dict[str, Tensor] = {}
+        norms = 0.0
+        for k, index in enumerate(order.split(self.batch_size)):
+            clock.fill_(epoch + k / steps)
+            self.state, info = train_step(self.state, self.train.take(index.to(clock.device)))
+            _add(sums, {"loss": info.loss, **info.parts})
+            norms += info.grad_norm
+            tick()
+        row = {"epoch": float(epoch + 1), **self._per_datum(sums, self.train)}
+        row |= {f"validation_{k}": v for k, v in self._validate().items()}
+        row["grad_norm"] = norms / steps
+        rate = next(iter(self.state.updaters.values())).learning_rate
+        if rate is not None:
+            row["learning_rate"] = rate
+        for updater in self.state.updaters.values():
+            updater.end_epoch()
+        row["seconds"] = time.perf_counter() - start
+        return row
+
+    def _validate(self) -> dict[str, float]:
+        if self.held is None:
+            return {}
+        program, clock = self.state.program, self.state.objective_state.epoch
+        sums: dict[str, Tensor] = {}
+        # The same draws at every epoch, in eval mode: epochs differ by the program alone.
+        with (
+            torch.no_grad(),
+            poutine.block(),
+            evaluating(program),
+            forked_rng(device_of(program), seed=0),
+        ):
+            for index in torch.arange(self.held.rows).split(self.batch_size):
+                held = self.held.take(index.to(clock.device))
+                loss, parts = self.state.phases[0].loss(
+                    self.state.objective_state, *held.args, **held.kwargs
+                )
+                _add(sums, {"loss": loss, **parts})
+        return self._per_datum(sums, self.held)
+
+    def _per_datum(self, sums: dict[str, Tensor], batch: Batch) -> dict[str, float]:
+        scale = (
+            self.state.objective_state.found.scale
+        )  # of a plate that subsamples; the loss has it
+        return {k: float(v) / batch.rows / (scale if k == "loss" else 1.0) for k, v in sums.items()}
+
+    def _judge(self, row: dict[str, float]) -> None:
+        prefix = "validation_"
+        means = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+        warming = row["epoch"] <= getattr(self.objective, "warmup", 0)
+        if self.patience is None or warming or not means:
+            return
+        score = self.objective.score(means)
+        if score is not None and score > self.best_score:
+            self.best_score, self.waited = score, 0
+            self.best = {k: v.detach().clone() for k, v in self.state.tensors().items()}
+        else:
+            self.waited += 1
+
+
+def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for k, v in values.items():
+        sums[k] = sums[k] + v.detach() if k in sums else v.detach().double()
