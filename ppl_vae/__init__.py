@@ -26,6 +26,7 @@ from ppl_vae.posterior import log_evidence as log_evidence
 from ppl_vae.posterior import posterior_predictive as posterior_predictive
 from ppl_vae.posterior import prior_predictive as prior_predictive
 from ppl_vae.posterior import refit_guide as refit_guide
+from ppl_vae.posterior import to_datatree as to_datatree
 from ppl_vae.priors import GaussianMixture as GaussianMixture
 from ppl_vae.priors import StandardNormal as StandardNormal
 from ppl_vae.programs import VAE as VAE

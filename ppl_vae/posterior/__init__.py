@@ -1,5 +1,6 @@
 """What a fitted program says: draws, evidence, refitted guides, and the door to ArviZ."""
 
+from ppl_vae.posterior.datatree import to_datatree as to_datatree
 from ppl_vae.posterior.draws import Draws as Draws
 from ppl_vae.posterior.draws import data_given as data_given
 from ppl_vae.posterior.draws import posterior_predictive as posterior_predictive

@@ -1,0 +1,153 @@
+"""The one door to ArviZ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Size, Tensor, nn
+
+from ppl_vae.diagnostics import evidence
+from ppl_vae.posterior.draws import posterior_predictive, prior_predictive
+from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.log_weights import weighted_draws
+from ppl_vae.programs.traces import structure
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MAX_COLUMNS = 32
+
+
+def to_datatree(
+    program: nn.Module,
+    x: Any,
+    *,
+    num_samples: int = 100,
+    columns: Sequence[str] | None = None,
+    seed: int | None = None,
+) -> xr.DataTree:
+    """Give draws and data as ArviZ reads them: dims ``chain`` = 1, ``draw`` = S, ``row`` = N.
+
+    Groups: ``posterior`` and ``prior`` (a variable per latent site), ``posterior_predictive``,
+    ``prior_predictive`` and ``observed_data``, and where there are log weights ``sample_stats``
+    (``log_weight``, ``log_p_x_given_z``) and ``evidence`` (per row: ``log_evidence``, ``se``,
+    ``khat``). Events of up to 32 cells become one variable per column; larger ones (images) one
+    variable with rows and cells stacked in the dim ``cell``, the form that ArviZ's predictive
+    plots take.
+
+    log p(x|z) is on purpose not named ``log_likelihood``: `arviz_stats.loo` would run on it, and
+    be wrong. R-hat and ESS of independent draws look perfect however bad the guide is: use
+    ``arviz_stats.summary(tree, kind="stats")``.
+
+    Args:
+        program: A `VAE` or `Program`.
+        x: Data as `fit` takes them; a DataFrame names the columns.
+        num_samples: Draws S per datum. Memory is about 16 S N cells bytes.
+        columns: Names of the columns of the observed site.
+        seed: Fork torch's random state and start here.
+
+    Raises:
+        ValueError: If the data do not fit, or names and columns differ in number.
+
+    Example:
+        >>> from ppl_vae import Program
+        >>> from ppl_vae.data import LinearGaussian
+        >>> world = LinearGaussian.random(2, 3, seed=0)
+        >>> x, _ = world.sample(20, seed=1)
+        >>> tree = to_datatree(Program(world.model, world.guide), x, num_samples=10, seed=0)
+        >>> dict(tree["posterior_predictive"]["x_0"].sizes)
+        {'chain': 1, 'draw': 10, 'row': 20}
+    """
+    import xarray as xr
+
+    if columns is None and hasattr(x, "columns"):
+        columns = [str(c) for c in x.columns]
+    batch = program_batch(program, x, name="x")
+    found = structure(program, batch)
+    after = posterior_predictive(program, batch, num_samples, seed=seed)
+    shape = (num_samples, batch.rows)
+    before = prior_predictive(
+        program, num_samples * batch.rows, like=batch, seed=None if seed is None else seed + 1
+    )
+    observed = _observed_values(batch.tensors, after.data)
+
+    def latents(draws: dict[str, Tensor], lead: int) -> xr.Dataset:
+        return xr.Dataset({n: _latent(n, v, shape, v.shape[lead:]) for n, v in draws.items()})
+
+    def cells(values: dict[str, Tensor], lead: tuple[int, ...]) -> xr.Dataset:
+        merged: dict[str, Any] = {}
+        for site, value in values.items():
+            merged |= _cells(site, value, lead, columns if len(values) == 1 else None)
+        return xr.Dataset(merged)
+
+    groups = {
+        "posterior": latents(after.latents, 2),
+        "posterior_predictive": cells(after.data, shape),
+        "prior": latents(before.latents, 1),
+        "prior_predictive": cells(before.data, shape),
+        "observed_data": cells(observed, (batch.rows,)),
+    }
+    if found.undefined is None:
+        draws = weighted_draws(program, batch, num_samples, seed=seed)
+        stats = {"log_weight": draws.log_weights, "log_p_x_given_z": draws.log_likelihood}
+        groups["sample_stats"] = xr.Dataset(
+            {
+                k: (("chain", "draw", "row"), _numpy(v)[None])
+                for k, v in stats.items()
+                if v is not None
+            }
+        )
+        if num_samples > 1:
+            result = evidence(_numpy(draws.log_weights))
+            groups["evidence"] = xr.Dataset(
+                {k: ("row", getattr(result, k)) for k in ("log_evidence", "se", "khat")}
+            )
+    return xr.DataTree.from_dict({k: _with_coords(v) for k, v in groups.items()})
+
+
+def _observed_values(tensors: tuple[Tensor, ...], drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    # Which argument a site observes is known by its shape: (N, *event).
+    found = {}
+    for site, value in drawn.items():
+        fits = [t for t in tensors if t.shape == value.shape[1:]]
+        if fits:
+            found[site] = fits[0]
+    return found
+
+
+def _latent(
+    name: str, value: Tensor, shape: tuple[int, int], event: Size
+) -> tuple[tuple[str, ...], Any]:
+    dims = tuple(f"{name}_dim_{i}" if len(event) > 1 else f"{name}_dim" for i in range(len(event)))
+    return ("chain", "draw", "row", *dims), _numpy(value).reshape(1, *shape, *event)
+
+
+def _cells(
+    site: str, value: Tensor, lead: tuple[int, ...], columns: Sequence[str] | None
+) -> dict[str, Any]:
+    flat = _numpy(value).reshape(*lead, -1)
+    sampled = ("chain", "draw") if len(lead) == 2 else ()
+    size = flat.shape[-1]
+    if columns is not None and len(columns) != size:
+        raise ValueError(f"Got {len(columns)} column names; expected {size}, one for each column.")
+    if size > MAX_COLUMNS and columns is None:
+        stacked = flat.reshape(*lead[:-1], -1)
+        return {site: ((*sampled, "cell"), stacked[None] if sampled else stacked)}
+    names = columns if columns is not None else [f"{site}_{i}" for i in range(size)]
+    if size == 1 and columns is None:
+        names = [site]
+    return {
+        name: ((*sampled, "row"), flat[..., i][None] if sampled else flat[..., i])
+        for i, name in enumerate(names)
+    }
+
+
+def _with_coords(group: xr.Dataset) -> xr.Dataset:
+    return group.assign_coords({dim: np.arange(size) for dim, size in group.sizes.items()})
+
+
+def _numpy(value: Tensor) -> NDArray[np.float64]:
+    return value.detach().double().cpu().numpy()
