@@ -26,7 +26,7 @@ def Bernoulli(event_shape: EventShape) -> Family:
         name=f"Bernoulli({tuple(shape)})",
         event_shape=shape,
         shapes={"logits": shape},
-        distribution=lambda logits: dist.Bernoulli(logits=logits),
+        distribution=dist.Bernoulli,
         support=constraints.boolean,
         measure="mass",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyro.distributions as dist
 from torch.distributions import constraints
 
@@ -33,7 +35,7 @@ def Binomial(event_shape: EventShape, *, total: int) -> Family:
         name=f"Binomial({tuple(shape)}, total={total})",
         event_shape=shape,
         shapes={"logits": shape},
-        distribution=lambda logits: dist.Binomial(total_count=total, logits=logits),
+        distribution=partial(dist.Binomial, total_count=total),
         support=constraints.integer_interval(0, total),
         measure="mass",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyro.distributions as dist
 from torch.distributions import constraints
 
@@ -27,7 +29,7 @@ def Delta(event_shape: EventShape) -> Family:
         name=f"Delta({tuple(shape)})",
         event_shape=shape,
         shapes={"v": shape},
-        distribution=lambda v: dist.Delta(v, event_dim=len(shape)),
+        distribution=partial(dist.Delta, event_dim=len(shape)),
         support=constraints.real,
         measure="point",
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from numbers import Real
+from typing import TypeGuard
 
 import pyro.distributions as dist
 import torch
@@ -63,8 +66,7 @@ def Normal(
         {'loc': torch.Size([4]), 'scale': torch.Size([4])}
     """
     shape = event_size(event_shape)
-    if not min_scale > 0:
-        raise ValueError(f"Got min_scale={min_scale}; expected a positive number. Try 1e-3.")
+    _must_be_positive("min_scale", min_scale)
     shapes, shared = {"loc": shape}, {}
     known: float | None = None
     if isinstance(scale, Predicted):
@@ -72,21 +74,21 @@ def Normal(
     elif isinstance(scale, Shared | PerFeature):
         cells = Size() if isinstance(scale, Shared) else shape
         shared["scale"] = torch.full(cells, _inverse_softplus(scale.init, min_scale))
-    elif isinstance(scale, int | float) and not isinstance(scale, bool) and scale > 0:
+    elif _is_positive(scale):
         known = float(scale)
     else:
         raise ValueError(
-            f"Got scale={scale!r}; expected a positive number, Shared(), PerFeature() or "
-            "Predicted()."
+            f"Got scale={scale!r}; expected a positive finite number, Shared(), PerFeature() or "
+            "Predicted(). Try scale=Shared(), which is learned."
         )
     return Family(
         name=f"Normal({tuple(shape)}, scale={scale})",
         event_shape=shape,
         shapes=shapes,
-        distribution=dist.Normal if known is None else lambda loc: dist.Normal(loc, known),
+        distribution=dist.Normal if known is None else partial(dist.Normal, scale=known),
         support=constraints.real,
         measure="density",
-        transforms={} if known is not None else {"scale": lambda raw: min_scale + softplus(raw)},
+        transforms={} if known is not None else {"scale": partial(_above, min_scale)},
         shared=shared,
         min_scale=None if known is not None else min_scale,
     )
@@ -106,7 +108,7 @@ def MultivariateNormal(event_shape: EventShape, *, min_scale: float = 1e-3) -> F
 
     Example:
         >>> q = MultivariateNormal(3)
-        >>> q(loc=torch.zeros(5, 3), cholesky=torch.zeros(5, 6)).covariance_matrix.shape
+        >>> q(loc=torch.zeros(5, 3), scale_tril=torch.zeros(5, 6)).covariance_matrix.shape
         torch.Size([5, 3, 3])
     """
     shape = event_size(event_shape)
@@ -115,27 +117,43 @@ def MultivariateNormal(event_shape: EventShape, *, min_scale: float = 1e-3) -> F
             f"Got the event shape {tuple(shape)}; expected one dimension: a covariance needs a "
             "vector. Try Normal, or flatten the data."
         )
-    if not min_scale > 0:
-        raise ValueError(f"Got min_scale={min_scale}; expected a positive number. Try 1e-3.")
-
-    def lower(raw: Tensor) -> Tensor:
-        matrix = vec_to_tril_matrix(raw)
-        diagonal = torch.diagonal(matrix, dim1=-2, dim2=-1)
-        return matrix.tril(-1) + torch.diag_embed(min_scale + softplus(diagonal))
+    _must_be_positive("min_scale", min_scale)
 
     return Family(
         name=f"MultivariateNormal({shape[0]})",
         event_shape=shape,
-        shapes={"loc": shape, "cholesky": Size([shape[0] * (shape[0] + 1) // 2])},
-        distribution=lambda loc, cholesky: dist.MultivariateNormal(loc, scale_tril=cholesky),
+        shapes={"loc": shape, "scale_tril": Size([shape[0] * (shape[0] + 1) // 2])},
+        distribution=dist.MultivariateNormal,
         support=constraints.real,
         measure="density",
-        transforms={"cholesky": lower},
+        transforms={"scale_tril": partial(_lower, min_scale)},
         min_scale=min_scale,
     )
 
 
+def _above(floor: float, raw: Tensor) -> Tensor:
+    return floor + softplus(raw)
+
+
+def _lower(floor: float, raw: Tensor) -> Tensor:
+    matrix = vec_to_tril_matrix(raw)
+    diagonal = torch.diagonal(matrix, dim1=-2, dim2=-1)
+    return matrix.tril(-1) + torch.diag_embed(_above(floor, diagonal))
+
+
 def _inverse_softplus(value: float, floor: float) -> float:
-    if not value > floor:
-        raise ValueError(f"Got init={value}; expected more than min_scale={floor}.")
-    return value - floor + math.log(-math.expm1(floor - value))
+    if not _is_positive(value) or not value > floor:
+        raise ValueError(
+            f"Got init={value!r}; expected a finite number above min_scale={floor}. "
+            "Try the standard deviation of the data, or a smaller min_scale."
+        )
+    return float(value) - floor + math.log(-math.expm1(floor - float(value)))
+
+
+def _is_positive(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+
+
+def _must_be_positive(name: str, value: float) -> None:
+    if not _is_positive(value):
+        raise ValueError(f"Got {name}={value!r}; expected a positive finite number. Try 1e-3.")

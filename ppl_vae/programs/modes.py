@@ -67,6 +67,18 @@ def drawing(module: nn.Module, seed: int | None) -> Iterator[None]:
         yield
 
 
+def forget(name: str) -> None:
+    """Take a name out of Pyro's store.
+
+    ``del store[name]`` fails for a parameter of a PyroModule, which has two names there.
+    """
+    store = pyro.get_param_store()
+    parameter = store._params.pop(name)
+    store._constraints.pop(name, None)
+    if store._param_to_name.get(parameter) == name:
+        del store._param_to_name[parameter]
+
+
 @contextmanager
 def probing(module: nn.Module) -> Iterator[None]:
     """Run a program once and leave no trace: buffers, random state, store as they were."""
@@ -77,4 +89,4 @@ def probing(module: nn.Module) -> Iterator[None]:
             yield
         finally:
             for name in set(store.keys()) - before:
-                del store[name]
+                forget(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -52,18 +53,32 @@ class Program(nn.Module):
         for role, function in {"model": model, "guide": guide}.items():
             if not callable(function):
                 raise ValueError(
-                    f"Got {function!r} as {role}; expected a Pyro function of the batch."
+                    f"Got {function!r} as {role}; expected a Pyro function of the batch. "
+                    "Try Program(model, guide)."
                 )
+        if isinstance(modules, nn.Module) or not isinstance(modules, Iterable):
+            raise ValueError(
+                f"Got a {type(modules).__name__} as modules; expected a list of nn.Module. "
+                "Try modules=[net]."
+            )
         modules = list(modules)
-        if any(not isinstance(m, nn.Module) for m in modules):
-            raise ValueError("Got modules that are not all nn.Module; expected modules=[net, ...].")
+        if odd := [m for m in modules if not isinstance(m, nn.Module)]:
+            raise ValueError(
+                f"Got {odd[0]!r} in modules; expected each to be an nn.Module. "
+                "Try modules=[encoder, decoder], the nets themselves."
+            )
+        if plate is not None and not isinstance(plate, str):
+            raise ValueError(
+                f"Got plate={plate!r}; expected the name of the data plate. "
+                'Try plate="data", as in pyro.plate("data", len(x)).'
+            )
         self.parts = nn.ModuleList(modules)
         self.model, self.guide, self.plate = model, guide, plate
         known = {id(m) for m in self.modules()}
         missing = {
             name
             for f in (model, guide)
-            for name, m in _reachable(f)
+            for name, m in reachable(f)
             if any(id(part) not in known for part in m.modules() if _has_mode(part))
         }
         if missing:
@@ -85,13 +100,23 @@ def _has_mode(part: nn.Module) -> bool:
     )
 
 
-def _reachable(function: Callable[..., Any]) -> list[tuple[str, nn.Module]]:
-    """Modules that a function's closure or named globals hold: a hint, not a proof."""
+def reachable(function: Callable[..., Any]) -> list[tuple[str, nn.Module]]:
+    """Modules that a function's closure or named globals hold: a hint, not a proof.
+
+    Args:
+        function: A model or guide.
+    """
     code = getattr(function, "__code__", None)
     if code is None:
         return []
+    named = {}
     cells = getattr(function, "__closure__", None) or ()
-    named = dict(zip(code.co_freevars, (c.cell_contents for c in cells), strict=True))
+    for name, cell in zip(code.co_freevars, cells, strict=True):
+        with suppress(ValueError):  # a name that is bound later
+            named[name] = cell.cell_contents
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, nn.Module):
+        named[type(owner).__name__.lower()] = owner
     for name in code.co_names:
         if name in function.__globals__:
             named[name] = function.__globals__[name]

@@ -9,6 +9,8 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.programs.modes import forget
+
 _KEY = "_pyro_store_name"
 
 
@@ -26,14 +28,14 @@ def register(program: nn.Module) -> None:
     if name is None or any(_taken(f"{name}$$${n}", p) for n, p in named.items()):
         stem = type(program).__name__.lower()
         candidates = (stem if k == 0 else f"{stem}_{k}" for k in count())
-        used = {key.split("$$$")[0] for key in store.keys()}  # noqa: SIM118
+        used = {key.split("$$$")[0].split(".")[0] for key in store.keys()}  # noqa: SIM118
         name = next(c for c in candidates if c not in used)
         program.__dict__[_KEY] = name
         _own_pyro_modules(program, name)
         keys: dict[str, weakref.ref[Tensor]] = {
             f"{name}$$${n}": weakref.ref(p) for n, p in named.items()
         }
-        weakref.finalize(program, _forget, keys).atexit = False
+        weakref.finalize(program, _forget, name, keys).atexit = False
     for n, p in named.items():
         pyro.param(f"{name}$$${n}", p)
 
@@ -57,8 +59,9 @@ def _own_pyro_modules(program: nn.Module, name: str) -> None:
             part._pyro_name = f"{name}.{path}"
 
 
-def _forget(keys: dict[str, weakref.ref[Tensor]]) -> None:
+def _forget(name: str, keys: dict[str, weakref.ref[Tensor]]) -> None:
     store = pyro.get_param_store()
-    for key, parameter in keys.items():
-        if key in store and store[key].unconstrained() is parameter():
-            del store[key]
+    held = {p for p in (r() for r in keys.values()) if p is not None}
+    for key, parameter in list(store.named_parameters()):
+        if (key in keys or key.startswith(f"{name}.")) and parameter in held:
+            forget(key)

@@ -118,8 +118,13 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
     observed = tuple(n for n, s in _samples(model).items() if s["is_observed"])
     if not observed:
         raise ValueError(
-            "The model observes nothing; expected at least one site with obs=. "
-            'Try pyro.sample("x", decoder(z), obs=x).'
+            f"Got a model that observes nothing (its sites are {list(latents)}); expected at least "
+            'one site with obs=. Try pyro.sample("x", decoder(z), obs=x).'
+        )
+    if not latents:
+        raise ValueError(
+            f"Got a model without latents (it observes {list(observed)}); expected at least one "
+            'site that is not observed. Try z = pyro.sample("z", prior) in model and guide.'
         )
     pairs = {n: [t.nodes[n] for t in (model, guide) if n in t.nodes] for n in latents}
     frame, problem = _data_plate(program, batch, [model.nodes[n] for n in observed])
@@ -180,9 +185,9 @@ def _match(model: Trace, guide: Trace) -> tuple[str, ...]:
     ]
     if lost or extra:
         raise ValueError(
-            f"Model and guide do not share their latents. Model: {list(in_model)}; guide: "
-            f"{list(in_guide)}; expected the same names. Rename the guide's site, or mark a "
-            'discrete site of the model with infer={"enumerate": "parallel"} to have it summed out.'
+            f"Got latents {list(in_model)} in the model and {list(in_guide)} in the guide; "
+            "expected the same names. Try renaming the guide's site, giving data obs= in the "
+            'model, or infer={"enumerate": "parallel"} for a discrete site that is summed out.'
         )
     return tuple(in_model)
 
@@ -201,7 +206,7 @@ def _data_plate(
     named = getattr(program, "plate", None)
     if named is not None and named not in common:
         raise ValueError(
-            f"Got plate={named!r}; expected one that holds every observed site. They share "
+            f"Got plate={named!r}; expected a plate that holds every observed site. Try one of "
             f"{list(common)}."
         )
     fits = [

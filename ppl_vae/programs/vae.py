@@ -43,10 +43,24 @@ class VAE(nn.Module):
         latent, event = _event(prior, "prior"), _event(decoder, "decoder")
         self.prior, self.decoder, self.encoder = prior, decoder, encoder
         _must_fit("encoder's event", _event(encoder, "encoder"), "prior's event", latent)
-        if isinstance(decoder, Conditional):
-            _must_fit("decoder's given", decoder.given[0], "prior's event", latent)
-        if isinstance(encoder, Conditional):
-            _must_fit("encoder's given", encoder.given[0], "decoder's event", event)
+        for role, part, where, shape in (
+            ("decoder", decoder, "prior", latent),
+            ("encoder", encoder, "decoder", event),
+        ):
+            if isinstance(part, Conditional):
+                if len(part.given) != 1:
+                    raise ValueError(
+                        f"Got the {role}'s given={[tuple(s) for s in part.given]}; expected one "
+                        f"context, the {where}'s event. Try given={tuple(shape)}."
+                    )
+                _must_fit(f"{role}'s given", part.given[0], f"{where}'s event", shape)
+        drawn = prior()
+        if drawn.event_shape != latent or drawn.batch_shape:
+            raise ValueError(
+                f"Got a prior of batch shape {tuple(drawn.batch_shape)} and event shape "
+                f"{tuple(drawn.event_shape)}; expected () and {tuple(latent)}, as its event_shape "
+                "says. Try .to_event() on the distribution that it returns."
+            )
         self._check_support()
 
     def model(self, x: Tensor) -> Tensor:
@@ -80,9 +94,8 @@ class VAE(nn.Module):
         event = _event(self.decoder, "decoder")
         if x.shape[1:] != event:
             raise ValueError(
-                f"Got {name} of shape {tuple(x.shape)}; the decoder's events expect "
-                f"(N, {', '.join(map(str, event))}). Try x.reshape(-1, *{tuple(event)}), or set "
-                "the family's event shape to the data's."
+                f"Got {name} of shape {tuple(x.shape)}; expected (N, "
+                f"{', '.join(map(str, event))}), the decoder's events. Try {_reshaping(x, event)}"
             )
         if not x.isfinite().all():
             raise ValueError(
@@ -92,8 +105,8 @@ class VAE(nn.Module):
         family = getattr(self.decoder, "family", None)
         if family is not None and not (inside := family.support.check(x)).all():
             raise ValueError(
-                f"Got {_first(~inside, x)} in {name}, outside the support of {family}. "
-                f"{_proposal(x)}"
+                f"Got {_first(~inside, x)} in {name}; expected values in the support of {family}. "
+                f"Try {_proposal(x)}"
             )
 
     def notes(self) -> list[str]:
@@ -148,9 +161,9 @@ def _is_real(support: constraints.Constraint) -> bool:
 def _must_fit(what: str, got: Size, where: str, expected: Size) -> None:
     if Size(got) != expected:
         raise ValueError(
-            f"Got a {what} shape {tuple(got)} that differs from the {where} shape "
-            f"{tuple(expected)}; expected them equal. Make prior, encoder and decoder agree on the "
-            "latent's size, and encoder and decoder on the data's shape."
+            f"Got the {what} shape {tuple(got)}; expected the {where} shape {tuple(expected)}. Try "
+            "one latent size in prior, encoder and decoder, and one data shape in encoder and "
+            "decoder."
         )
 
 
@@ -163,7 +176,22 @@ def _first(bad: Tensor, x: Tensor) -> str:
 def _proposal(x: Tensor) -> str:
     whole = bool((x == x.round()).all())
     if whole and bool((x >= 0).all()):
-        return f"Try Binomial(..., total={int(x.max())}) if the counts have that known total."
+        return f"Binomial(..., total={int(x.max())}) if the counts have that known total."
     if bool(((x >= 0) & (x <= 1)).all()):
-        return "Try binarising (x > 0.5), or Normal(..., scale=Shared()) for grey values."
-    return "Try Normal(..., scale=PerFeature()) for real numbers."
+        return "binarising (x > 0.5), or Normal(..., scale=Shared()) for grey values."
+    if whole:
+        return "leaving out rows in which a negative count stands for a missing one."
+    return "Normal(..., scale=PerFeature()) for real numbers."
+
+
+def _reshaping(x: Tensor, event: Size) -> str:
+    """What makes events of x, without mixing up its cells."""
+    if x.shape == event:
+        return "x[None] for a single datum."
+    if x.dim() == len(event) + 1 and sorted(x.shape[1:]) == sorted(event):
+        return "x.permute(...): its axes are in another order."
+    if x.dim() == 2 and len(x) == event.numel():
+        return f"x.T: a datum is a row{'' if len(event) == 1 else ', reshaped then'}."
+    if x[0].numel() == event.numel():
+        return f"x.reshape(-1, {', '.join(map(str, event))})."
+    return f"a family and an encoder for events of shape {tuple(x.shape[1:])}."
