@@ -1,0 +1,75 @@
+"""Write down what a benchmark found: figures, seed, versions, machine and wall time, as JSON."""
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("ppl_vae", "torch", "pyro-ppl", "numpy", "scipy", "arviz-stats")
+
+
+def record(
+    script: str, figures: dict[str, Any], *, seed: int, started: float, quick: bool = False
+) -> Path:
+    """Write ``results/<script>.json`` and print the record as one line.
+
+    Args:
+        script: The script's ``__file__``.
+        figures: What it found; anything that JSON can hold, no NaN.
+        seed: The seed that it was run with.
+        started: `time.perf_counter()` when it started.
+        quick: A trial run: it goes to ``results/<script>.quick.json``, which is not committed.
+
+    Returns:
+        The file written.
+    """
+    name = Path(script).stem
+    found = {
+        "script": name,
+        "quick": quick,
+        "figures": figures,
+        "seed": seed,
+        "wall_time_s": round(time.perf_counter() - started, 2),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": {"python": platform.python_version(), **versions()},
+        "machine": machine(),
+    }
+    path = Path(script).parent / "results" / f"{name}{'.quick' if quick else ''}.json"
+    text = json.dumps(found, indent=2, allow_nan=False)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(found, allow_nan=False))
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Name the installed version of every package that a figure may depend on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Describe the processor, cores, memory and system; nothing that names the computer."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
