@@ -83,6 +83,20 @@ def test_each_phase_moves_its_own_side_only(critic):
         }
 
 
+def test_the_generators_loss_gives_the_critic_no_gradient():
+    # Under SVI both losses share one backward: the critic would be trained to be fooled.
+    vae, x = program(), torch.randn(64, 4)
+    objective = Adversarial(critic=normed)
+    state = objective.init(vae, Batch((x,), {}))
+    generator, discriminator = objective.phases(vae, state)
+    generator.loss(state, x)[0].backward()
+    assert all(p.grad is None for p in state.critic.parameters())
+    assert all(p.grad is not None for p in vae.parameters())
+    vae.zero_grad(set_to_none=True)
+    discriminator.loss(state, x)[0].backward()
+    assert all(p.grad is None for p in vae.parameters())
+
+
 def test_in_fit_the_prior_stays_and_the_rest_moves():
     vae = program(GaussianMixture(torch.randn(3, 2), learned=True))
     before = copies(vae)
@@ -206,5 +220,5 @@ def test_the_critic_makes_held_out_codes_match_the_prior():
     print(f"MMD² ratio {ratio:.0f}; accuracy {found.accuracy:.3f}, control {refused.accuracy:.3f}")
     assert ratio > 10
     assert refused.p_value < 0.01
-    # Of 2000 held-out draws the accuracy has an SE of 0.011; the midpoint lies about 0.03 above 0.5.
+    # Of 2000 held-out draws the accuracy has an SE of 0.011; the midpoint is about 0.03 above 0.5.
     assert found.accuracy < (0.5 + refused.accuracy) / 2

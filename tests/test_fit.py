@@ -431,7 +431,8 @@ import sys, torch
 from test_fit import fresh, data
 from ppl_vae import fit
 program = fresh("tutorial")
-fit(program, data("tutorial"), epochs=100000, batch_size=32, seed=5, checkpoint=sys.argv[1], progress=False)
+x, path = data("tutorial"), sys.argv[1]
+fit(program, x, epochs=100000, batch_size=32, seed=5, checkpoint=path, progress=False)
 """
 
 

@@ -48,7 +48,7 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca():
     print(
         f"{best - reached:.4f} nats per datum below the maximum; largest angle {angle:.2f} degrees"
     )
-    # The tolerances are the claim itself: a trained bound is no closer than its optimiser brings it.
+    # The tolerances are the claim itself: training ends as near as the optimiser brings it.
     assert 0 <= best - reached + 1e-5 < 0.02
     assert angle < 5
     # The bound stays below the evidence of the decoder it belongs to (its noise: SE 0.1/sqrt(600)).
