@@ -6,8 +6,10 @@ the noun without a context; `Conditional` is the noun made of a network and a `F
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -35,13 +37,13 @@ def event_size(shape: EventShape) -> Size:
         >>> event_size(3), event_size((28, 28))
         (torch.Size([3]), torch.Size([28, 28]))
     """
-    dims = (shape,) if isinstance(shape, int) else tuple(shape)
-    if any(isinstance(d, bool) or not isinstance(d, int) or d < 1 for d in dims):
+    dims = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if any(isinstance(d, bool) or not isinstance(d, Integral) or d < 1 for d in dims):
         raise ValueError(
             f"Got the event shape {shape!r}; expected positive integers. "
             "Try 10 for a vector of 10, or (28, 28) for an image."
         )
-    return Size(dims)
+    return Size(int(d) for d in dims)
 
 
 @runtime_checkable
@@ -154,6 +156,11 @@ class Conditional(nn.Module):
                 "(in_features, out_features) and returns a module, so that it can be sized to "
                 "the family. Try MLP(400), or lambda i, o: YourModule(i, o)."
             )
+        if not _takes_two(net):
+            raise ValueError(
+                f"Got net={net!r}, which does not take two arguments; expected a builder that is "
+                "called with (in_features, out_features). Try lambda i, o: YourModule(i, o)."
+            )
         if not isinstance(family, Family):
             raise ValueError(
                 f"Got {family!r} as family; expected a Family record. "
@@ -161,6 +168,11 @@ class Conditional(nn.Module):
             )
         self.family = family
         self.given = [event_size(s) for s in (given if isinstance(given, list) else [given])]
+        if not self.given:
+            raise ValueError(
+                "Got given=[], no context; expected the event shape of one or more. Try given=2 "
+                "for a vector of 2."
+            )
         self.flatten = flatten
         self.out_features = sum(s.numel() for s in family.shapes.values())
         if flatten:
@@ -174,8 +186,9 @@ class Conditional(nn.Module):
             )
         if not isinstance(self.net, nn.Module):
             raise ValueError(
-                f"The net builder returned a {type(self.net).__name__}; expected an nn.Module, "
-                "or its parameters are never trained. Wrap the function in a module."
+                f"Got a {type(self.net).__name__} from the net builder; expected an nn.Module, "
+                "or its parameters are never trained. Try wrapping it in a module; a class such "
+                "as MLP is given as an instance, MLP(400)."
             )
         self.shared = nn.ParameterDict(
             {k: nn.Parameter(v.clone()) for k, v in family.shared.items()}
@@ -190,11 +203,13 @@ class Conditional(nn.Module):
         """Return p(y | context)."""
         batch, flat = self._flat(context)
         out = self.net(flat)
-        if out.shape != (flat.shape[0], self.out_features):
+        if not isinstance(out, Tensor) or out.shape != (flat.shape[0], self.out_features):
+            known = isinstance(out, Tensor)
+            got = f"shape {tuple(out.shape)}" if known else f"a {type(out).__name__}"
             raise ValueError(
-                f"The net returned shape {tuple(out.shape)}; {self.family} of "
-                f"{flat.shape[0]} rows expects {(flat.shape[0], self.out_features)}. "
-                "Let the builder use its second argument, out_features."
+                f"Got {got} from the net; {self.family} of {flat.shape[0]} rows expected shape "
+                f"{(flat.shape[0], self.out_features)}. Try a builder that uses its second "
+                "argument, out_features, and whose module returns one tensor."
             )
         pieces = out.split([s.numel() for s in self.family.shapes.values()], dim=-1)
         raw = {
@@ -207,22 +222,34 @@ class Conditional(nn.Module):
         # One flat batch dim for the net: a raw BatchNorm given (S, B, D) normalises the wrong axis.
         if len(context) != len(self.given):
             raise ValueError(
-                f"Got {len(context)} contexts; expected {len(self.given)}: {self.given}."
+                f"Got {len(context)} contexts; expected {len(self.given)}, of event shapes "
+                f"{[tuple(s) for s in self.given]}. Try given= with one shape for each."
             )
         batches = []
         for value, shape in zip(context, self.given, strict=True):
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"Got a {type(value).__name__} as context; expected a tensor. "
+                    "Try torch.as_tensor(...)."
+                )
             split = value.dim() - len(shape)
             if split < 0 or value.shape[split:] != shape:
                 raise ValueError(
                     f"Got a context of shape {tuple(value.shape)}; expected (*batch, "
-                    f"{', '.join(map(str, shape))}). Set given= to the event shape of the input."
+                    f"{', '.join(map(str, shape))}). Try given= with the event shape of the input."
                 )
             batches.append(value.shape[:split])
-        batch = torch.broadcast_shapes(*batches)
+        try:
+            batch = torch.broadcast_shapes(*batches)
+        except RuntimeError as error:
+            raise ValueError(
+                f"Got contexts of batch shapes {[tuple(b) for b in batches]}; expected ones that "
+                "broadcast. Try one row per datum in each."
+            ) from error
         if not self.flatten:
-            return batch, context[0].reshape(-1, *self.given[0])
+            return batch, context[0].reshape(batch.numel(), *self.given[0])
         rows = [
-            value.expand(batch + shape).reshape(batch.numel(), -1)
+            value.expand(batch + shape).reshape(batch.numel(), shape.numel())
             for value, shape in zip(context, self.given, strict=True)
         ]
         return batch, rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
@@ -230,3 +257,13 @@ class Conditional(nn.Module):
     def extra_repr(self) -> str:
         """Say which family is conditioned on what."""
         return f"{self.family}, given={[tuple(s) for s in self.given]}"
+
+
+def _takes_two(builder: NetBuilder) -> bool:
+    try:
+        inspect.signature(builder).bind(1, 1)
+    except TypeError:
+        return False
+    except ValueError:  # written in C, without a signature: try it
+        return True
+    return True

@@ -74,7 +74,8 @@ def as_batch(
         named = {name: data}
     if not named:
         raise ValueError(
-            f"Got an empty {type(data).__name__} as {name}; expected at least one array."
+            f"Got an empty {type(data).__name__} as {name}; expected at least one array. "
+            "Try the array itself."
         )
     tensors = {k: _cast(v, k, dtype, device, keep_tensors) for k, v in named.items()}
     lengths = {k: len(v) for k, v in tensors.items()}
@@ -84,10 +85,32 @@ def as_batch(
             "each. Try cutting them to a common length."
         )
     if not min(lengths.values()):
-        raise ValueError(f"Got no rows in {name}; expected at least one datum.")
+        shapes = [tuple(v.shape) for v in tensors.values()]
+        raise ValueError(
+            f"Got no rows in {name} (shape {', '.join(map(str, shapes))}); expected at least one "
+            "datum. Try looking at how the rows were selected."
+        )
     if isinstance(data, Mapping):
         return Batch((), tensors)
     return Batch(tuple(tensors.values()), {})
+
+
+def as_numbers(value: Any, name: str) -> Tensor:  # noqa: ANN401
+    """Cast a number, list or array that a part is built from to torch's default dtype.
+
+    Raises:
+        ValueError: If it is not made of real numbers.
+
+    Example:
+        >>> as_numbers([1, 2], "weights")
+        tensor([1., 2.])
+    """
+    try:
+        return torch.as_tensor(value, dtype=torch.get_default_dtype())
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Got {name}={value!r}; expected numbers. Try a tensor, or a list of numbers."
+        ) from error
 
 
 def _cast(
@@ -98,11 +121,20 @@ def _cast(
     keep_tensors: bool,
 ) -> Tensor:
     tensor = value.detach() if isinstance(value, Tensor) else _numeric(value, name)
+    if tensor.layout != torch.strided:
+        raise ValueError(
+            f"Got a tensor of layout {tensor.layout} as {name}; expected a dense one. "
+            "Try x.to_dense()."
+        )
     if tensor.is_complex():
-        raise ValueError(f"Got complex numbers in {name}; expected real ones. Try stacking re, im.")
+        raise ValueError(
+            f"Got complex numbers in {name}; expected real ones. "
+            "Try np.stack([x.real, x.imag], axis=-1)."
+        )
     if tensor.dim() == 0:
         raise ValueError(
-            f"Got a single number as {name}; expected an array with one row per datum."
+            f"Got a single number as {name}; expected an array with one row per datum. "
+            "Try x.reshape(1, -1) for a single datum."
         )
     if keep_tensors and isinstance(value, Tensor):
         return tensor.to(device)
@@ -110,26 +142,46 @@ def _cast(
     cast = tensor.to(dtype)
     if whole and not torch.equal(cast.to(tensor.dtype), tensor):
         raise ValueError(
-            f"Got integers in {name} that {dtype} cannot hold exactly (beyond "
-            f"{2 / torch.finfo(dtype).eps:.0f}). Try program.double()."
+            f"Got integers in {name} beyond {2 / torch.finfo(dtype).eps:.0f}; expected ones that "
+            f"{dtype} holds exactly. Try program.double(), or floats if rounding is meant."
         )
     if not whole and not torch.equal(tensor.isfinite(), cast.isfinite()):
         raise ValueError(
-            f"Got values up to {tensor[tensor.isfinite()].abs().max().item():g} in {name}; they "
-            f"overflow {dtype}. Try rescaling them, or program.double()."
+            f"Got values up to {tensor[tensor.isfinite()].abs().max().item():g} in {name}, which "
+            f"overflow; expected values that {dtype} holds. Try rescaling them, or "
+            "program.double()."
         )
     return cast.to(device)
 
 
 def _numeric(value: Any, name: str) -> Tensor:  # noqa: ANN401
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        types: Any = getattr(value, "dtypes", None)
-        columns = (
-            [str(c) for c, t in types.items() if getattr(t, "kind", "O") not in "fiub"]
-            if hasattr(types, "items")
-            else []
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(
+            f"Got {np.ma.count_masked(value)} masked cells in {name}; expected every cell (missing "
+            "cells are not supported yet). Try leaving such rows out, or x.filled(...)."
         )
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged rows, and what numpy refuses
+        raise ValueError(
+            f"Got a {type(value).__name__} as {name} that is no array ({error}); expected rows of "
+            "one shape. Try torch.stack(rows), or padding them to one length."
+        ) from error
+    if array.ndim == 0 and array.dtype.kind not in "fiubc":
+        raise ValueError(
+            f"Got a {type(value).__name__} as {name}; expected an array, a tensor or a DataFrame, "
+            "or a tuple or dict of them. Try np.asarray(...), or .toarray() of a sparse matrix."
+        )
+    types: Any = getattr(value, "dtypes", None)
+    columns = (
+        [str(c) for c, t in types.items() if getattr(t, "kind", "O") not in "fiub"]
+        if hasattr(types, "items")
+        else []
+    )
+    if array.dtype.kind == "O" and hasattr(types, "items") and not columns:
+        # Columns of different kinds, each numeric: booleans beside floats, pandas' nullable ones.
+        array = value.to_numpy(dtype=np.float64, na_value=np.nan)
+    if array.dtype.kind not in "fiubc":
         raise ValueError(
             f"Got {name} of dtype {array.dtype}{f' (columns {columns})' if columns else ''}; "
             "expected numbers. Try leaving text out, or encoding categories as integers."

@@ -25,11 +25,22 @@ def resolution(x: ArrayLike) -> NDArray[np.float64]:
         >>> resolution([[0.0, 7.0], [0.5, 7.0], [2.0, 7.0]])
         array([0.25,  inf])
     """
-    x = np.asarray(x, dtype=np.float64)
-    if x.ndim == 0 or not len(x) or not np.isfinite(x).all():
+    try:
+        x = np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Got an array of shape {x.shape} that is empty or not finite; expected (N, ...) of "
-            "finite numbers. Try x[np.isfinite(x).all(axis=1)] for a table."
+            f"Got a {type(x).__name__} that is no array of real numbers ({error}); expected "
+            "(N, ...). Try leaving text columns out."
+        ) from error
+    if x.ndim == 0 or not len(x):
+        raise ValueError(
+            f"Got an array of shape {x.shape}; expected (N, ...) with at least one row. "
+            "Try x of several rows."
+        )
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"Got {int((~np.isfinite(x)).sum())} values that are not finite; expected finite "
+            "numbers. Try x[np.isfinite(x).all(axis=1)] for a table."
         )
     gaps = np.diff(np.sort(x, axis=0), axis=0)
     smallest = np.where(gaps > 0, gaps, np.inf).min(axis=0, initial=np.inf)

@@ -28,11 +28,25 @@ class MLP:
             raise ValueError(
                 f"Got hidden widths {hidden}; expected positive integers. Try MLP(400)."
             )
+        try:
+            built: object = activation()
+        except TypeError:  # no builder: a module, a function of tensors, a name
+            built = None
+        if not isinstance(built, nn.Module):
+            raise ValueError(
+                f"Got activation={activation!r}; expected a class or function that is called "
+                "without arguments and returns a module. Try nn.ReLU, without brackets."
+            )
         self.hidden = hidden
         self.activation = activation
 
     def __call__(self, in_features: int, out_features: int) -> nn.Module:
         """Build the network: ``(*B, in_features)`` to ``(*B, out_features)``."""
+        if not isinstance(in_features, int):
+            raise ValueError(
+                f"Got in_features={in_features!r}; expected a number: an MLP sees flat rows. Try "
+                "Conditional(..., flatten=True), or a convolutional net."
+            )
         widths = (in_features, *self.hidden)
         layers: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):

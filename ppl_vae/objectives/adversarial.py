@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from ppl_vae.conditional import NetBuilder
 from ppl_vae.data.batches import Batch
 from ppl_vae.nets import MLP
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
-from ppl_vae.programs.modes import buffers_kept
+from ppl_vae.programs.modes import buffers_kept, probing
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.traces import (
     Structure,
@@ -73,26 +75,62 @@ class Adversarial:
     )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"Got weight={self.weight}; expected a finite number of 0 or more.")
+        if not isinstance(self.weight, Real) or not 0 <= self.weight < float("inf"):
+            raise ValueError(
+                f"Got weight={self.weight!r}; expected a finite number of 0 or more. Try 10.0."
+            )
+        if isinstance(self.critic, nn.Module) or not callable(self.critic):
+            raise ValueError(
+                f"Got a {type(self.critic).__name__} as critic; expected a builder "
+                "(in_features, 1) -> nn.Module, so that it can be sized to the latents. "
+                "Try MLP(128, 128)."
+            )
+        spec = self.critic_optimizer
+        if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[0], type):
+            raise ValueError(
+                f"Got critic_optimizer={getattr(spec, '__name__', type(spec).__name__)}; expected "
+                "a torch optimizer class and its arguments. Try (torch.optim.Adam, {'lr': 1e-3})."
+            )
 
     def init(self, program: nn.Module, batch: Batch) -> AdversarialState:
         """Check that codes can be drawn with gradients, and build the critic."""
         found = structure(program, batch)
         if found.plate is None or found.shared:
             raise ValueError(
-                f"The critic needs one code per datum: {found.undefined}. Try moving every latent "
-                "inside the data plate."
+                f"Got a program without one code per datum: {found.undefined}; the critic expected "
+                "one. Try moving every latent inside the data plate."
             )
         _, guide = probe(program, batch)
         fixed = [n for n in found.latents if not guide.nodes[n]["fn"].has_rsample]
         if fixed:
             raise ValueError(
-                f"The guide's draws at {fixed} carry no gradient to the encoder; expected a "
+                f"Got a guide whose draws at {fixed} carry no gradient to the encoder; expected a "
                 "reparameterised distribution. Try Normal, MultivariateNormal or Delta."
             )
+        learnable = [n for n, p in _prior(program).named_parameters() if p.requires_grad]
+        if learnable:
+            warnings.warn(
+                f"Got a prior with trainable parameters {learnable} under Adversarial; they do not "
+                "move: the critic pulls q(z) towards p(z), never p(z) towards q(z). Try "
+                "prior.requires_grad_(False), or learn the prior first, under ELBO().",
+                stacklevel=3,
+            )
         codes = _codes(guide, found)
-        return AdversarialState(found, self.critic(codes.shape[-1], 1).to(codes))
+        critic = self.critic(codes.shape[-1], 1)
+        if not isinstance(critic, nn.Module):
+            raise ValueError(
+                f"Got a {type(critic).__name__} from the critic's builder; expected an nn.Module. "
+                "Try MLP(128, 128)."
+            )
+        critic = critic.to(codes)
+        with probing(critic), torch.no_grad():
+            logits = critic(codes)
+        if logits.shape != (len(codes), 1):
+            raise ValueError(
+                f"Got shape {tuple(logits.shape)} from the critic for {len(codes)} codes; expected "
+                f"{(len(codes), 1)}, a logit for each. Try a builder that uses its second argument."
+            )
+        return AdversarialState(found, critic)
 
     def phases(self, program: nn.Module, state: AdversarialState) -> tuple[Phase, ...]:
         """Generator, then critic."""
@@ -156,6 +194,11 @@ class Adversarial:
         pyro.module(f"critic_{id(state)}", state.critic)
         generator, critic = self.phases(program, state)
         return generator.loss(state, *args, **kwargs)[0] + critic.loss(state, *args, **kwargs)[0]
+
+
+def _prior(program: nn.Module) -> nn.Module:
+    prior = getattr(program, "prior", None)
+    return prior if isinstance(prior, nn.Module) else nn.Module()
 
 
 def _codes(trace: Trace, found: Structure) -> Tensor:

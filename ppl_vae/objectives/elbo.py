@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,25 +52,34 @@ class ELBO:
     warmup: float = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_particles, int) or self.num_particles < 1:
-            raise ValueError(f"Got num_particles={self.num_particles}; expected 1 or more.")
-        if not 0 <= self.kl_weight < float("inf") or not 0 <= self.warmup < float("inf"):
+        particles = self.num_particles
+        if isinstance(particles, bool) or not isinstance(particles, int) or particles < 1:
             raise ValueError(
-                f"Got kl_weight={self.kl_weight}, warmup={self.warmup}; expected finite numbers of "
-                "0 or more (warmup counts epochs)."
+                f"Got num_particles={particles!r}; expected a positive integer. Try 1."
             )
+        if not isinstance(self.analytic_kl, bool):
+            raise ValueError(
+                f"Got analytic_kl={self.analytic_kl!r}; expected a bool. Try analytic_kl=True."
+            )
+        for name, value in {"kl_weight": self.kl_weight, "warmup": self.warmup}.items():
+            if not isinstance(value, Real) or not 0 <= value < float("inf"):
+                raise ValueError(
+                    f"Got {name}={value!r}; expected a finite number of 0 or more. Try kl_weight=1 "
+                    "with warmup=0, or warmup=20 for a weight that rises over 20 epochs."
+                )
 
     def init(self, program: nn.Module, batch: Batch) -> ObjectiveState:
         """Check that the program has what a bound needs."""
         found = structure(program, batch)
         if found.enumerated:
             raise ValueError(
-                f"The sites {list(found.enumerated)} are marked for enumeration; ELBO() samples. "
-                "Try objective=pyro.infer.TraceEnum_ELBO()."
+                f"Got the sites {list(found.enumerated)} marked for enumeration; ELBO() samples, "
+                "and expected none. Try objective=pyro.infer.TraceEnum_ELBO()."
             )
         if found.sampled_only:
             raise ValueError(
-                f"No ELBO here: {found.undefined}. Expected a prior and a guide with log_prob. "
+                f"Got a program without an ELBO: {found.undefined}; expected a prior and a guide "
+                "with log_prob. "
                 "Try objective=Adversarial(), which only draws from them."
             )
         if found.points:
@@ -110,7 +120,7 @@ class ELBO:
         """Give the loss as a differentiable tensor, as ``pyro.infer.SVI(loss=...)`` wants it."""
         if self.warmup:
             raise ValueError(
-                f"Got warmup={self.warmup} outside fit; a schedule needs to know the epoch. "
+                f"Got warmup={self.warmup} outside fit; expected 0: a schedule needs the epoch. "
                 "Try fit(program, data, objective=...), or set kl_weight by hand."
             )
         if self.kl_weight != 1:

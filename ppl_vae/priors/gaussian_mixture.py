@@ -6,6 +6,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.nn.functional import softplus
 
+from ppl_vae.data.batches import as_numbers
 from ppl_vae.distributions import MixtureOfNormals
 
 
@@ -48,28 +49,43 @@ class GaussianMixture(nn.Module):
     ) -> None:
         super().__init__()
         dtype = torch.get_default_dtype()
-        loc = torch.as_tensor(loc, dtype=dtype).clone()
+        loc = as_numbers(loc, "loc").clone()
         if loc.dim() != 2 or not loc.numel():
             raise ValueError(
-                f"Got loc of shape {tuple(loc.shape)}; expected (K, D): one row per component."
+                f"Got loc of shape {tuple(loc.shape)}; expected (K, D): one row per component. "
+                "Try torch.randn(10, 2) for ten components in two dimensions."
             )
-        scale = torch.as_tensor(scale, dtype=dtype)
-        weights = torch.ones(len(loc)) if weights is None else torch.as_tensor(weights)
+        scale = as_numbers(scale, "scale")
+        weights = torch.ones(len(loc)) if weights is None else as_numbers(weights, "weights")
         weights = weights.to(dtype)
         try:
             scale = scale.expand(loc.shape).clone()
         except RuntimeError as error:
             raise ValueError(
                 f"Got scale of shape {tuple(scale.shape)}; expected one that broadcasts to "
-                f"{tuple(loc.shape)}."
+                f"{tuple(loc.shape)}. Try one number for all."
             ) from error
+        if not 0 < min_scale < float("inf"):
+            raise ValueError(
+                f"Got min_scale={min_scale}; expected a positive finite number. Try 1e-3."
+            )
         floor = min_scale if learned else 0.0
         if weights.shape != loc.shape[:1] or not ((weights > 0) & weights.isfinite()).all():
             raise ValueError(
-                f"Got weights {weights.tolist()}; expected {len(loc)} positive numbers."
+                f"Got weights {weights.tolist()}; expected {len(loc)} positive numbers. Try None "
+                "for equal ones, or leaving out components of weight 0."
             )
-        if not loc.isfinite().all() or not ((scale > floor) & scale.isfinite()).all():
-            raise ValueError(f"Got a loc that is not finite, or a scale not above {floor}.")
+        if not loc.isfinite().all():
+            bad = loc[~loc.isfinite()]
+            raise ValueError(
+                f"Got {bad[0].item()} in loc ({len(bad)} such values); expected finite numbers. "
+                "Try leaving such components out."
+            )
+        if not ((scale > floor) & scale.isfinite()).all():
+            raise ValueError(
+                f"Got scale={float(scale[~((scale > floor) & scale.isfinite())][0]):g}; expected "
+                f"finite numbers above {'min_scale=' if learned else ''}{floor:g}. Try scale=1.0."
+            )
         self.event_shape: Size = loc.shape[1:]
         self.learned, self.min_scale = learned, min_scale
         values = {"loc": loc, "scale": scale, "logits": weights.log()}

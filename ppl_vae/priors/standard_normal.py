@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
-import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Size, Tensor, nn
 
 from ppl_vae.conditional import EventShape, event_size
+from ppl_vae.data.batches import as_numbers
 
 
 class StandardNormal(nn.Module):
@@ -22,6 +22,7 @@ class StandardNormal(nn.Module):
         ValueError: If loc or scale does not fit the event, or the scale is not positive.
 
     Example:
+        >>> import torch
         >>> StandardNormal(2)().log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
         >>> StandardNormal(8, scale=5.0)
@@ -37,17 +38,20 @@ class StandardNormal(nn.Module):
         super().__init__()
         self.event_shape: Size = event_size(event_shape)
         for name, value in {"loc": loc, "scale": scale}.items():
-            value = torch.as_tensor(value, dtype=torch.get_default_dtype())
+            value = as_numbers(value, name)
             try:
                 value = value.expand(self.event_shape).clone()
             except RuntimeError as error:
                 raise ValueError(
                     f"Got {name} of shape {tuple(value.shape)}; expected one that broadcasts to "
-                    f"the latent's shape {tuple(self.event_shape)}."
+                    f"the latent's shape {tuple(self.event_shape)}. Try one number for all."
                 ) from error
             if not value.isfinite().all() or (name == "scale" and not (value > 0).all()):
                 kind = "positive finite" if name == "scale" else "finite"
-                raise ValueError(f"Got {name}={value.tolist()}; expected {kind} numbers.")
+                raise ValueError(
+                    f"Got {name}={value.tolist()}; expected {kind} numbers. "
+                    f"Try {name}={1.0 if name == 'scale' else 0.0}."
+                )
             self.register_buffer(name, value)
 
     def forward(self) -> TorchDistribution:

@@ -1,0 +1,618 @@
+"""What has no density gets no number, what would fail silently is said aloud, a bad step is undone.
+
+- `log_weights` refuses, and names the site: a point or sampled-only distribution, a latent shared
+  by all data, whatever else gives no datum a weight of its own.
+- The same programs train where that is legal, and their History has no `elbo` and no `kl`.
+- A loss that is not finite stops training before the step is taken.
+"""
+
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pyro.infer
+import pytest
+import torch
+from torch import nn
+
+from ppl_vae import (
+    MLP,
+    VAE,
+    Adversarial,
+    Bernoulli,
+    Conditional,
+    Delta,
+    FitResult,
+    GaussianMixture,
+    History,
+    NoDensityError,
+    NonFiniteError,
+    Normal,
+    PerFeature,
+    Predicted,
+    Program,
+    Shared,
+    StandardNormal,
+    diagnose,
+    fit,
+    log_evidence,
+    log_weights,
+    refit_guide,
+)
+
+X = (torch.rand(24, 6, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+REALS = torch.linspace(-1.0, 1.0, 24)
+
+
+class SampledOnly(dist.TorchDistribution):
+    """Draws, and no density: a simulator's prior."""
+
+    arg_constraints: dict = {}
+    support = torch.distributions.constraints.real_vector
+    has_rsample = False
+
+    def expand(self, batch_shape, _instance=None):
+        return SampledOnly(torch.Size(batch_shape), self.event_shape, validate_args=False)
+
+    def sample(self, sample_shape=torch.Size()):  # noqa: B008
+        return torch.randn(sample_shape + self.batch_shape + self.event_shape)
+
+    def log_prob(self, value):
+        raise NotImplementedError
+
+
+class SampledPrior(nn.Module):
+    event_shape = torch.Size([2])
+
+    def forward(self):
+        return SampledOnly(torch.Size(), self.event_shape, validate_args=False)
+
+
+def a_vae(prior: nn.Module | None = None, guide=Normal, likelihood=None, net=None) -> VAE:
+    likelihood = Bernoulli(6) if likelihood is None else likelihood
+    net = MLP(4) if net is None else net
+    return VAE(
+        StandardNormal(2) if prior is None else prior,
+        Conditional(net, likelihood, given=2),
+        Conditional(net, guide(2), given=6),
+    )
+
+
+def trained(program: nn.Module, data: object = X, **arguments: object) -> FitResult:
+    given = {"epochs": 2, "batch_size": 10, "seed": 0, "progress": False, **arguments}
+    return fit(program, data, **given)
+
+
+# ---- programs without log weights
+
+
+def shared_model(x):
+    level = pyro.sample("level", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", len(x)):
+        latent = pyro.sample("latent", dist.Normal(level, 1.0))
+        pyro.sample("obs", dist.Normal(latent, 1.0), obs=x)
+
+
+def shared_guide(x):
+    pyro.sample("level", dist.Normal(pyro.param("mean", torch.tensor(0.1)), 1.0))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("latent", dist.Normal(x / 2, 1.0))
+
+
+def model(x):
+    with pyro.plate("rows", len(x)):
+        latent = pyro.sample("latent", dist.Normal(0.0, 1.0))
+        pyro.sample("obs", dist.Normal(latent, 1.0), obs=x)
+
+
+def guide(x):
+    slope = pyro.param("slope", torch.tensor(0.5))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("latent", dist.Normal(slope * x, 1.0))
+
+
+def sequential_model(x):
+    for i in pyro.plate("rows", len(x)):
+        latent = pyro.sample(f"latent_{i}", dist.Normal(0.0, 1.0))
+        pyro.sample(f"obs_{i}", dist.Normal(latent, 1.0), obs=x[i])
+
+
+def sequential_guide(x):
+    slope = pyro.param("slope", torch.tensor(0.5))
+    for i in pyro.plate("rows", len(x)):
+        pyro.sample(f"latent_{i}", dist.Normal(slope * x[i], 1.0))
+
+
+def auxiliary_guide(x):
+    slope = pyro.param("slope", torch.tensor(0.5))
+    with pyro.plate("rows", len(x)):
+        noise = pyro.sample("noise", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+        pyro.sample("latent", dist.Normal(slope * x + noise, 1.0))
+
+
+def unplated_guide(x):
+    """One site of event shape (N,), outside any plate: its log-prob is a sum over the data."""
+    slope = pyro.param("slope", torch.tensor(0.5))
+    pyro.sample("latent", dist.Normal(slope * x, 1.0).to_event(1))
+
+
+def subsampling_model(x):
+    with pyro.plate("rows", len(x), subsample_size=4) as rows:
+        latent = pyro.sample("latent", dist.Normal(0.0, 1.0))
+        pyro.sample("obs", dist.Normal(latent, 1.0), obs=x[rows])
+
+
+def subsampling_guide(x):
+    slope = pyro.param("slope", torch.tensor(0.5))
+    with pyro.plate("rows", len(x), subsample_size=4) as rows:
+        pyro.sample("latent", dist.Normal(slope * x[rows], 1.0))
+
+
+def grid_model(x):
+    with pyro.plate("rows", 24, dim=-2), pyro.plate("columns", 24, dim=-1):
+        latent = pyro.sample("latent", dist.Normal(0.0, 1.0))
+        pyro.sample("obs", dist.Normal(latent, 1.0), obs=x)
+
+
+def grid_guide(x):
+    slope = pyro.param("slope", torch.tensor(0.5))
+    with pyro.plate("rows", 24, dim=-2), pyro.plate("columns", 24, dim=-1):
+        pyro.sample("latent", dist.Normal(slope * x, 1.0))
+
+
+GRID = REALS[:, None] * REALS
+
+UNDEFINED = {
+    "Delta guide": (lambda: a_vae(guide=Delta), X, "'z' is a point .Delta. and has no density"),
+    "sampled-only prior": (lambda: a_vae(SampledPrior()), X, "'z' can only be sampled"),
+    "global latent": (
+        lambda: Program(shared_model, shared_guide),
+        REALS,
+        "'level' is outside the data plate: it is shared by all data",
+    ),
+    "sequential plate": (
+        lambda: Program(sequential_model, sequential_guide),
+        REALS,
+        r"plate \['rows'\] is sequential",
+    ),
+    "auxiliary site": (
+        lambda: Program(model, auxiliary_guide),
+        REALS,
+        r"the guide draws \['noise'\], which the model lacks",
+    ),
+    "guide outside its plate": (
+        lambda: Program(model, unplated_guide),
+        REALS,
+        "'latent' is outside the data plate",
+    ),
+    "two plates of one size": (
+        lambda: Program(grid_model, grid_guide),
+        GRID,
+        r"\['rows', 'columns'\] both have the batch's size 24",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNDEFINED)
+@pytest.mark.parametrize("function", [log_weights, log_evidence])
+def test_no_density_no_weights(name: str, function: Callable) -> None:
+    build, data, says = UNDEFINED[name]
+    program = build()
+    with pytest.raises(NoDensityError, match=says) as refusal:
+        function(program, data, 10)
+    assert "xpected" in str(refusal.value) and "Try" in str(refusal.value)
+
+
+def finite(history: History) -> bool:
+    return all(np.isfinite(history[column]).all() for column in history.columns)
+
+
+# Pyro itself refuses to train a guide whose site has another event than the model's.
+TRAINED = ("global latent", "sequential plate", "auxiliary site", "two plates of one size")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_history_without_log_weights_has_no_elbo(name: str) -> None:
+    build, data, _ = UNDEFINED[name]
+    history, _ = trained(build(), data, batch_size=24, validation=data)
+    assert {"elbo", "kl", "validation_elbo", "validation_kl"}.isdisjoint(history.columns)
+    assert {"loss", "reconstruction", "validation_loss"} <= set(history.columns)
+    assert finite(history)
+    assert {"elbo", "kl"}.isdisjoint(history.to_pandas().columns)
+
+
+def test_delta_under_elbo_is_said_to_be_map_and_has_no_elbo() -> None:
+    program = a_vae(guide=Delta)
+    with pytest.warns(UserWarning, match="'z' is a point .* maximum a posteriori, not a bound"):
+        history, _ = trained(program, validation=X)
+    assert {"elbo", "kl", "validation_elbo", "validation_kl"}.isdisjoint(history.columns)
+    assert {"loss", "reconstruction", "validation_reconstruction"} <= set(history.columns)
+    assert finite(history)
+
+
+@pytest.mark.parametrize("name", ["Delta guide", "sampled-only prior"])
+def test_adversarial_needs_no_density(name: str) -> None:
+    build, data, _ = UNDEFINED[name]
+    history, _ = trained(build(), data, objective=Adversarial(critic=MLP(4)), validation=X)
+    assert not [column for column in history.columns if column.endswith(("elbo", "kl"))]
+    assert {"reconstruction", "adversarial", "critic_loss", "critic_accuracy"} <= set(
+        history.columns
+    )
+    assert finite(history)
+
+
+def test_sampled_only_prior_has_no_elbo_to_train_on() -> None:
+    with pytest.raises(ValueError, match="'z' can only be sampled.*Try objective=Adversarial"):
+        trained(a_vae(SampledPrior()))
+
+
+def test_a_latent_shared_by_all_data_has_no_critic() -> None:
+    with pytest.raises(
+        ValueError, match="'level' is outside.*one code per datum|one code.*'level'"
+    ):
+        trained(Program(shared_model, shared_guide), REALS, objective=Adversarial())
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("sampled-only prior", "'z' can only be sampled"), ("global latent", "'level' is outside")],
+)
+def test_no_fresh_guide_where_there_is_no_posterior_to_fit(name: str, says: str) -> None:
+    build, data, _ = UNDEFINED[name]
+    with pytest.raises(NoDensityError, match=says):
+        refit_guide(build(), data, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("name", ["Delta guide", "sampled-only prior"])
+def test_the_diagnosis_says_why_there_is_no_evidence(name: str) -> None:
+    build, data, says = UNDEFINED[name]
+    found = diagnose(build(), data, num_samples=10)
+    assert found.evidence is None and found.terms is None
+    assert found.undefined is not None
+    assert re.search(says, found.undefined)
+
+
+def test_a_subsampling_plate_uses_some_rows_only_and_gets_no_weights() -> None:
+    program = Program(subsampling_model, subsampling_guide)
+    with pytest.raises(ValueError, match="plate 'rows' subsamples.*every row.*Try a model whose"):
+        log_weights(program, REALS, 10)
+
+
+def test_a_guide_site_outside_its_plate_trains_nothing_silently() -> None:
+    def bare_guide(x):
+        slope = pyro.param("slope", torch.tensor(0.5))
+        pyro.sample("latent", dist.Normal(slope * x, 1.0))  # neither in a plate nor an event
+
+    for odd, says in ((unplated_guide, "event_dims disagree"), (bare_guide, "invalid log_prob")):
+        with pytest.raises(ValueError, match=says):
+            trained(Program(model, odd), REALS)
+        with pytest.raises(NoDensityError, match="'latent' is outside the data plate"):
+            log_weights(Program(model, odd), REALS, 10)
+
+
+# ---- programs that look odd and have weights all the same
+
+
+def test_a_named_plate_settles_which_one_is_the_data() -> None:
+    """z_i ~ N(0, 1), x_ij ~ N(z_i, 1): with the exact guide each weight is log p(x_i)."""
+
+    def rows_model(x):
+        columns, rows = pyro.plate("columns", 6, dim=-1), pyro.plate("rows", len(x), dim=-2)
+        with rows:
+            latent = pyro.sample("latent", dist.Normal(0.0, 1.0))
+            with columns:
+                pyro.sample("obs", dist.Normal(latent, 1.0), obs=x)
+
+    def rows_guide(x):
+        mean = x.sum(1, keepdim=True) / 7
+        with pyro.plate("rows", len(x), dim=-2):
+            pyro.sample("latent", dist.Normal(mean, math.sqrt(1 / 7)))
+
+    x = REALS.reshape(6, 4) @ torch.linspace(-1, 1, 24).reshape(4, 6)
+    with pytest.raises(NoDensityError, match="name the data's with Program.model, guide, plate="):
+        log_weights(Program(rows_model, rows_guide), x, 10)
+    marginal = dist.MultivariateNormal(torch.zeros(6), torch.eye(6) + 1)
+    weights = log_weights(Program(rows_model, rows_guide, plate="rows"), x, 10)
+    assert weights.shape == (10, 6)
+    assert torch.allclose(weights, marginal.log_prob(x).expand(10, 6), atol=1e-5)
+
+
+def test_enumerated_sites_are_summed_out_as_by_hand() -> None:
+    """Two dependent discrete sites and a continuous one: every weight against the sum of 2 × 3."""
+    first, second = torch.tensor([0.3, 0.7]), torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    parallel = {"enumerate": "parallel"}
+
+    def discrete_model(x):
+        with pyro.plate("rows", len(x)):
+            a = pyro.sample("a", dist.Categorical(first), infer=parallel)
+            b = pyro.sample("b", dist.Categorical(second[a]), infer=parallel)
+            z = pyro.sample("z", dist.Normal(b - 1.0, 0.5))
+            pyro.sample("x", dist.Normal(z + a, 0.5), obs=x)
+
+    def continuous_guide(x):
+        slope = pyro.param("slope", torch.tensor(0.5))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(slope * x, 1.0))
+
+    program = Program(discrete_model, continuous_guide)
+    x = REALS[:5]
+    weights = log_weights(program, x, 7, seed=3)
+    torch.manual_seed(3)
+    q = dist.Normal(0.5 * x.repeat(7), 1.0)
+    z = q.sample()
+    terms = [
+        first[a].log()
+        + second[a, b].log()
+        + dist.Normal(b - 1.0, 0.5).log_prob(z)
+        + dist.Normal(z + a, 0.5).log_prob(x.repeat(7))
+        for a, b in itertools.product(range(2), range(3))
+    ]
+    by_hand = (torch.logsumexp(torch.stack(terms), 0) - q.log_prob(z)).reshape(7, 5)
+    assert torch.allclose(weights, by_hand, atol=1e-5)
+    with pytest.raises(ValueError, match=r"\['a', 'b'\] marked for enumeration.*TraceEnum_ELBO"):
+        trained(program, x, batch_size=5)
+    history, _ = trained(
+        program, x, batch_size=5, objective=pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
+    )
+    assert finite(history) and {"elbo", "kl"}.isdisjoint(history.columns)
+
+
+# ---- warnings
+
+
+def test_a_constant_column_under_a_learned_scale_is_said_aloud() -> None:
+    x = torch.randn(24, 6)
+    x[:, 4] = 7.0
+    for scale in (PerFeature(), Predicted()):
+        with pytest.warns(UserWarning, match=r"1 of 6 cells \(4\) of the data are constant.*Try"):
+            trained(a_vae(likelihood=Normal(6, scale=scale)), x)
+    trained(a_vae(likelihood=Normal(6, scale=0.5)), x)  # a known scale has no such trouble
+    trained(a_vae(likelihood=Normal(6, scale=Shared())), torch.randn(24, 6))
+
+
+def test_a_floor_finer_than_the_data_is_said_aloud() -> None:
+    x = torch.randint(0, 17, (24, 6)).float()
+    with pytest.warns(UserWarning, match=r"floor 0.001 .* below the resolution.*min_scale=0\.5"):
+        trained(a_vae(likelihood=Normal(6, scale=Shared())), x)
+    trained(a_vae(likelihood=Normal(6, scale=Shared(), min_scale=0.5)), x)
+
+
+def test_a_scale_on_its_floor_is_said_aloud_after_training() -> None:
+    program = a_vae(likelihood=Normal(6, scale=Shared(0.0101), min_scale=0.01))
+    with pytest.warns(UserWarning, match=r"sits on its floor 0.01 at 6 of 6 cells.*Try a larger"):
+        trained(program, torch.randn(24, 6), optimizer=(torch.optim.SGD, {"lr": 0.0}))
+
+
+def test_a_last_step_that_diverges_is_said_aloud() -> None:
+    program = a_vae(likelihood=Normal(6))
+    with pytest.warns(UserWarning, match="The last step left .* not finite.*Try a smaller learn"):
+        trained(
+            program,
+            torch.randn(24, 6),
+            epochs=1,
+            batch_size=24,
+            optimizer=(torch.optim.Adam, {"lr": 1e30}),
+        )
+
+
+def test_nets_in_closures_that_have_modes_are_missed_aloud() -> None:
+    net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+    def net_guide(x):
+        pyro.module("net", net)
+        with pyro.plate("rows", len(x)):
+            pyro.sample("latent", dist.Normal(net(x[:, None])[:, 0], 1.0))
+
+    with pytest.warns(UserWarning, match=r"\['net'\] hold BatchNorm.*modules=\[net\]"):
+        Program(model, net_guide)
+    program = Program(model, net_guide, modules=[net])
+    trained(program, REALS, batch_size=8)
+    assert int(net[1].num_batches_tracked) == 2 * 3
+
+    class Owner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def guide(self, x):
+            return net_guide(x)
+
+    with pytest.warns(UserWarning, match=r"'owner'\] hold BatchNorm"):
+        Program(model, Owner().guide, modules=[nn.Linear(1, 1)])
+
+
+def test_a_net_that_is_not_registered_beside_one_that_is() -> None:
+    net, known = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def half_guide(x):
+        pyro.module("known", known)
+        with pyro.plate("rows", len(x)):
+            pyro.sample("latent", dist.Normal(net(known(x[:, None]))[:, 0], 1.0))
+
+    with pytest.warns(UserWarning, match=r"nets \['net'\] have trainable.*pyro.module\('net', net"):
+        trained(Program(model, half_guide), REALS)
+    net.requires_grad_(False)  # meant to stay
+    trained(Program(model, half_guide), REALS)
+
+
+def test_a_prior_does_not_learn_under_adversarial_and_that_is_said() -> None:
+    centres = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+    program = a_vae(GaussianMixture(centres, learned=True))
+    before = {k: v.clone() for k, v in program.prior.state_dict().items()}
+    with pytest.warns(UserWarning, match="'loc', 'scale', 'logits'.*they do not move.*Try"):
+        trained(program, objective=Adversarial(critic=MLP(4)))
+    assert all(torch.equal(v, before[k]) for k, v in program.prior.state_dict().items())
+    trained(a_vae(GaussianMixture(centres)), objective=Adversarial(critic=MLP(4)))
+    trained(program)  # under the ELBO it learns
+    assert not torch.equal(program.prior.loc, before["loc"])
+
+
+def test_missing_values_in_a_foreign_program_are_its_own_affair_and_said_aloud() -> None:
+    x = REALS.clone()
+    x[5] = torch.nan
+
+    def masking_model(x):
+        with pyro.plate("rows", len(x)):
+            latent = pyro.sample("latent", dist.Normal(0.0, 1.0))
+            seen = dist.Normal(latent, 1.0).mask(x.isfinite())
+            pyro.sample("obs", seen, obs=x.nan_to_num())
+
+    def masking_guide(x):
+        guide(x.nan_to_num())
+
+    with pytest.warns(UserWarning, match="NaN or infinity in data, argument 0;.*fill and mask"):
+        history, _ = trained(Program(masking_model, masking_guide), x)
+    assert finite(history)
+    with pytest.warns(UserWarning, match="NaN or infinity in data, argument 0;"):
+        with pytest.raises(NonFiniteError, match=r"site 'obs' of the model .*1 of \d+ not finite"):
+            trained(Program(model, masking_guide), x)
+    with pytest.warns(UserWarning, match="argument 'x'"), pytest.raises(NonFiniteError):
+        trained(Program(model, masking_guide), {"x": x})
+
+
+# ---- a step that is not finite
+
+
+class Poisoned(nn.Module):
+    """A net with BatchNorm that spoils its outputs from the given training call on."""
+
+    def __init__(self, i: int, o: int, good: int, spoil: Callable) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.BatchNorm1d(i), nn.Linear(i, o)
+        self.good, self.spoil, self.calls = good, spoil, 0
+
+    def forward(self, h):
+        self.calls += self.training
+        out = self.linear(self.norm(h))
+        return self.spoil(out, self.linear) if self.calls > self.good else out
+
+
+def nan_scale(out, linear):
+    loc, scale = out.chunk(2, dim=-1)
+    return torch.cat([loc, scale * torch.nan], -1)
+
+
+def infinite_loc(out, linear):
+    loc, scale = out.chunk(2, dim=-1)
+    return torch.cat([loc / 0, scale], -1)
+
+
+def bad_gradient(out, linear):
+    return out + (linear.weight.sum() * 0).sqrt()  # the square root has no slope at 0
+
+
+SPOILS = {
+    "NaN scale": (nan_scale, r"site 'x' of the model \(value in \[.*scale nowhere finite"),
+    "infinite loc": (infinite_loc, r"site 'x' of the model \(value in \[.*loc nowhere finite"),
+    "gradient": (bad_gradient, r"every site is finite, but the gradient of \S*weight"),
+}
+
+
+def poisoned(where: str, good: int, spoil: Callable) -> VAE:
+    torch.manual_seed(1)
+
+    def bad(i, o):
+        return Poisoned(i, o, good, spoil)
+
+    def sound(i, o):
+        return Poisoned(i, o, 10**9, spoil)
+
+    return VAE(
+        StandardNormal(2),
+        Conditional(bad if where == "decoder" else sound, Normal(6), given=2),
+        Conditional(bad if where == "encoder" else sound, Normal(2), given=6),
+    )
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in ours.items())
+
+
+# 24 rows in batches of 8 are 3 steps an epoch: the fourth step is the bad one.
+@pytest.mark.parametrize("validate", [True, False], ids=["validated", "unvalidated"])
+@pytest.mark.parametrize("name", SPOILS)
+def test_a_bad_step_is_named_and_not_taken(name: str, validate: bool) -> None:
+    spoil, says = SPOILS[name]
+    x = torch.randn(24, 6)
+    with pyro.validation_enabled(validate):
+        good = poisoned("decoder", 3, spoil)
+        trained(good, x, epochs=1, batch_size=8)
+        bad = poisoned("decoder", 3, spoil)
+        with pytest.raises(
+            NonFiniteError, match=f"Step 4, phase 'elbo': got .*expected.*{says}.*Try"
+        ):
+            trained(bad, x, epochs=2, batch_size=8)
+    assert same(bad, good)
+    assert int(bad.decoder.net.norm.num_batches_tracked) == 3
+    assert all(p.grad is None or not p.grad.any() for p in bad.parameters())
+
+
+def test_a_bad_guide_is_named() -> None:
+    x = torch.randn(24, 6)
+    good, bad = (poisoned("encoder", 3, nan_scale) for _ in range(2))
+    trained(good, x, epochs=1, batch_size=8)
+    with pytest.raises(NonFiniteError, match="site 'z' of the guide .*scale nowhere finite"):
+        trained(bad, x, epochs=2, batch_size=8)
+    assert same(bad, good)
+
+
+def test_a_bad_generator_step_is_not_taken() -> None:
+    x = torch.randn(24, 6)
+    # The critic's phase runs the decoder, too: two calls a step.
+    good, bad = (poisoned("decoder", 6, nan_scale) for _ in range(2))
+    objective = Adversarial(critic=MLP(4))
+    trained(good, x, epochs=1, batch_size=8, objective=objective)
+    with pytest.raises(NonFiniteError, match="Step 4, phase 'generator': .*site 'x' of the model"):
+        trained(bad, x, epochs=2, batch_size=8, objective=objective)
+    assert same(bad, good)
+
+
+def test_a_huge_learning_rate_stops_at_the_first_step_that_shows_it() -> None:
+    x = torch.randn(24, 6)
+    huge = {"batch_size": 24, "optimizer": (torch.optim.SGD, {"lr": 1e25})}
+    good, bad = (poisoned("decoder", 10**9, nan_scale) for _ in range(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the one step has diverged
+        trained(good, x, epochs=1, **huge)
+    with pytest.raises(NonFiniteError, match=r"Step 2, .*site '[zx]' of the .* \[-?\d|nowhere"):
+        trained(bad, x, epochs=5, **huge)
+    assert same(bad, good)
+
+
+def test_parameters_that_live_in_the_store_alone_are_kept_too() -> None:
+    steps = []
+
+    def failing_guide(x):
+        slope = pyro.param("slope", torch.tensor(0.5))
+        steps.append(slope.requires_grad and torch.is_grad_enabled())
+        spoilt = slope * torch.nan if sum(steps) > 3 else slope
+        with pyro.plate("rows", len(x)):
+            pyro.sample("latent", dist.Normal(spoilt * x, 1.0))
+
+    def healthy_guide(x):
+        guide(x)
+
+    trained(Program(model, healthy_guide), REALS, epochs=1, batch_size=8)
+    good = pyro.param("slope").detach().clone()
+    pyro.clear_param_store()
+    with pytest.raises(NonFiniteError, match="Step 4, .*site 'latent' of the guide"):
+        trained(Program(model, failing_guide), REALS, epochs=2, batch_size=8)
+    assert torch.equal(pyro.param("slope").detach(), good)
+
+
+def test_the_checkpoint_on_disk_is_the_last_good_one(tmp_path) -> None:
+    x = torch.randn(24, 6)
+    good, bad = (poisoned("decoder", 3, nan_scale) for _ in range(2))
+    trained(good, x, epochs=1, batch_size=8, checkpoint=tmp_path / "good")
+    with pytest.raises(NonFiniteError):
+        trained(bad, x, epochs=2, batch_size=8, checkpoint=tmp_path / "bad")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad", "good"]
+    resumed = poisoned("decoder", 10**9, nan_scale)
+    trained(resumed, x, epochs=1, batch_size=8, checkpoint=tmp_path / "bad")
+    assert same(resumed, good)
