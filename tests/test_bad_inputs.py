@@ -543,7 +543,7 @@ for bad in (ppl_vae.ELBO, "elbo", None, pyro.infer.Trace_ELBO):
         x,
         re.escape(f"objective={bad!r}"),
         "an instance such as",
-        "mind the brackets",
+        "Try objective=ELBO",
         objective=bad,
     )
 adam, rates = torch.optim.Adam, torch.optim.lr_scheduler
@@ -734,6 +734,7 @@ def _(folder: Path):
     return lambda: fit(program, x, epochs=1, seed=0, progress=False, checkpoint=path), program
 
 
+fits("no such device", x, "device='gpu'", "of this machine", 'device="cpu"', device="gpu")
 fits("a number as checkpoint", x, "checkpoint=3", "path of a file", "safetensors", checkpoint=3)
 
 # ---- draws, weights, diagnostics
@@ -750,9 +751,11 @@ def asks(name: str, ask: Callable[[VAE], object], got: str, expected: str, attem
     case(name, got, expected, attempt)(prepare)
 
 
-asks("weights of 0 draws", lambda p: log_weights(p, x, 0), "num_samples=0", "positive integer", "")
-asks("weights of 2.5 draws", lambda p: log_weights(p, x, 2.5), "num_samples=2.5", "positive", "")
-asks("weights in rows of 0", lambda p: log_weights(p, x, 5, rows=0), "rows=0", "positive", "")
+asks(
+    "weights of 0 draws", lambda p: log_weights(p, x, 0), "num_samples=0", "positive integer", "Try"
+)
+asks("weights of 2.5 draws", lambda p: log_weights(p, x, 2.5), "num_samples=2.5", "positive", "Try")
+asks("weights in rows of 0", lambda p: log_weights(p, x, 5, rows=0), "rows=0", "positive", "Try")
 asks("weights of NaN", lambda p: log_weights(p, put(NAN), 5), "nan at row 3, .* in x", "fin", "Try")
 asks("weights of another shape", lambda p: log_weights(p, x[:, :3], 5), "20, 3", r"N, 6", "Try")
 asks(
@@ -765,12 +768,36 @@ asks(
     "between 0 and 1",
     "0.95",
 )
-asks("0 predictive draws", lambda p: posterior_predictive(p, x, 0), "num_samples=0", "positive", "")
+asks(
+    "0 predictive draws",
+    lambda p: posterior_predictive(p, x, 0),
+    "num_samples=0",
+    "positive",
+    "Try",
+)
 asks("draws of no rows", lambda p: posterior_predictive(p, x[:0], 3), "no rows in x", "one", "Try")
-asks("0 prior draws", lambda p: prior_predictive(p, 0, like=x), "num_samples=0", "positive", "")
-asks("diagnosis of 10 rows", lambda p: diagnose(p, x[:10]), "10 rows", "at least 20", "")
-asks("labels of others", lambda p: diagnose(p, x, labels=[1, 2]), "2 labels", "20, one a row", "")
-asks("diagnosis of 0 draws", lambda p: diagnose(p, x, num_samples=0), "=0", "positive", "")
+asks("0 prior draws", lambda p: prior_predictive(p, 0, like=x), "num_samples=0", "positive", "Try")
+asks("diagnosis of 10 rows", lambda p: diagnose(p, x[:10]), "10 rows", "at least 20", "more data")
+asks("labels of others", lambda p: diagnose(p, x, labels=[1, 2]), r"\(2,\)", "20, one a row", "Try")
+asks("one label", lambda p: diagnose(p, x, labels=3), r"shape \(\)", "20, one a row", "Try")
+asks("diagnosis seed", lambda p: diagnose(p, x, seed=None), "seed=None", "an integer", "seed=0")
+asks("weights seed", lambda p: log_weights(p, x, 5, seed="a"), "seed='a'", "an integer", "seed=0")
+asks("elpd of a program", lambda p: ppl_vae.elpd(p), "Got a VAE", "evidence", "log_evidence")
+asks("elpd of an array", lambda p: ppl_vae.elpd(np.zeros(3)), "ndarray", "evidence", "log_evidence")
+
+
+def given(p: VAE, latents: object) -> object:
+    return ppl_vae.data_given(p, latents, like=x)
+
+
+asks("another latent", lambda p: given(p, {"w": zeros(3, 2)}), r"\['w'\]", r"\['z'\]", "'z': z")
+asks("no latents", lambda p: given(p, zeros(0, 2)), r"no rows in latents", "one datum", "Try")
+asks(
+    "a number as latent", lambda p: given(p, torch.tensor(1.0)), "single number as z", "row", "Try"
+)
+asks("latents at NaN", lambda p: given(p, zeros(3, 2) / 0), "NaN .* latent 'z'", "finite", "Try")
+asks("latent width", lambda p: given(p, zeros(3, 5)), r"\(3, 5\)", r"\(\*batch, 2\)", "Try")
+asks("diagnosis of 0 draws", lambda p: diagnose(p, x, num_samples=0), "=0", "positive", "Try")
 asks("a freak as fresh guide", lambda p: diagnose(p, x, fresh="yes"), "a str", "Program", "Try")
 
 # ---- resolution

@@ -510,3 +510,46 @@ def test_a_delta_guide_is_a_warned_map_fit():
         history, _ = fit(program, data("bernoulli"), epochs=2, validation=0.1, **QUIET)
     assert "elbo" not in history and "kl" not in history
     assert np.isfinite(history["reconstruction"]).all()
+
+
+@pytest.mark.parametrize("idiom", ["subsample", "subsample_size"])
+def test_a_subsampling_plate_is_reported_per_datum(idiom):
+    """Pyro's two idioms: the loss speaks of the whole data set, the history of one datum."""
+    x = torch.randn(100, generator=torch.Generator().manual_seed(0))
+
+    def plate(x):
+        given = {"subsample": x} if idiom == "subsample" else {"subsample_size": 20}
+        return pyro.plate("rows", 100, **given)
+
+    def model(x):
+        with plate(x) as rows:
+            seen = rows if idiom == "subsample" else x[rows]
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(seen)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=seen)
+
+    def guide(x):
+        a = pyro.param("a", torch.tensor(0.5))
+        with plate(x) as rows:
+            seen = rows if idiom == "subsample" else x[rows]
+            pyro.sample("z", dist.Normal(a * seen, 0.7))
+
+    program = Program(model, guide)
+    batch_size = 32 if idiom == "subsample" else 100  # 32 leaves a short last batch
+    still = (torch.optim.SGD, {"lr": 0.0})
+    history, _ = fit(
+        program, x, epochs=40, batch_size=batch_size, optimizer=still, seed=0, **QUIET
+    )
+    assert history["loss"] == pytest.approx(-history["elbo"], rel=1e-5)
+    exact = (  # E_q log p(x|z) - KL(q || p) with q = N(x/2, 0.49), in closed form
+        -0.5 * np.log(2 * np.pi) - 0.5 * ((x / 2) ** 2 + 0.49)
+        - 0.5 * (0.49 + (x / 2) ** 2 - 1 - np.log(0.49))
+    ).mean()
+    # 40 epochs of 20 data or more: sd of one term about 0.7, so an SE of 0.025; four of them.
+    assert history["elbo"].mean() == pytest.approx(float(exact), abs=0.1)
+
+
+def test_more_epochs_done_than_asked_for_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    fit(fresh("bernoulli"), data("bernoulli"), epochs=3, seed=0, checkpoint=path, **QUIET)
+    with pytest.raises(ValueError, match="has 3 epochs done; expected at most epochs=2"):
+        fit(fresh("bernoulli"), data("bernoulli"), epochs=2, seed=0, checkpoint=path, **QUIET)

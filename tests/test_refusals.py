@@ -573,6 +573,27 @@ def test_a_bad_generator_step_is_not_taken() -> None:
     assert same(bad, good)
 
 
+class PoisonedCritic(nn.Module):
+    def __init__(self, i: int, o: int) -> None:
+        super().__init__()
+        self.linear, self.calls = nn.Linear(i, o), 0
+
+    def forward(self, h):
+        self.calls += self.training
+        out = self.linear(h)
+        return out * torch.nan if self.calls > 10 else out  # a step calls it three times
+
+
+def test_a_bad_critic_step_takes_the_generator_step_with_it() -> None:
+    x = torch.randn(24, 6)
+    good, bad = (poisoned("decoder", 10**9, nan_scale) for _ in range(2))
+    objective = Adversarial(critic=PoisonedCritic)
+    trained(good, x, epochs=1, batch_size=8, objective=objective)
+    with pytest.raises(NonFiniteError, match="Step 4, phase 'critic'"):
+        trained(bad, x, epochs=2, batch_size=8, objective=objective)
+    assert same(bad, good)
+
+
 def test_a_huge_learning_rate_stops_at_the_first_step_that_shows_it() -> None:
     x = torch.randn(24, 6)
     huge = {"batch_size": 24, "optimizer": (torch.optim.SGD, {"lr": 1e25})}

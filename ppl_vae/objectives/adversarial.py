@@ -148,12 +148,13 @@ class Adversarial:
             frozen: dict[str, Tensor] = {n: p.detach() for n, p in critic.named_parameters()}
             frozen |= {n: b.clone() for n, b in critic.named_buffers()}
             logits = functional_call(critic, frozen, (_codes(guide, state.found),))
-            fooled = softplus(-logits).sum() * state.found.scale
+            fooled = softplus(-logits).sum()
+            scale = state.found.scale(len(logits))  # of a plate that subsamples
             parts = {
-                "reconstruction": log_likelihood.detach() / state.found.scale,
-                "adversarial": fooled.detach() / state.found.scale,
+                "reconstruction": log_likelihood.detach() / scale,
+                "adversarial": fooled.detach(),
             }
-            return -log_likelihood + self.weight * fooled, parts
+            return -log_likelihood + self.weight * scale * fooled, parts
 
         def discriminator(
             state: AdversarialState, *args: Tensor, **kwargs: Tensor

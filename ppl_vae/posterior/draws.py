@@ -10,18 +10,19 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from ppl_vae.data.batches import Batch
+from ppl_vae.data.batches import Batch, as_batch
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS
-from ppl_vae.programs.modes import drawing
+from ppl_vae.programs.modes import drawing, dtype_of
 from ppl_vae.programs.traces import Structure, rows_first, run_guide, structure
+from ppl_vae.programs.vae import VAE
 
 
 class Draws(NamedTuple):
     """Joint draws, by site. Posterior draws are ``(S, N, *event)``, others ``(S, *event)``.
 
     Attributes:
-        latents: z.
+        latents: z; those shared by all data (outside the plate) are drawn and left out.
         data: x drawn from p(x|z).
         means: E[x|z], where the distribution knows its mean.
     """
@@ -130,14 +131,30 @@ def data_given(
     """
     batch = program_batch(program, like, name="like")
     found = _with_plate(program, batch)
-    if isinstance(latents, Tensor) and len(found.latents) == 1:
+    if not isinstance(latents, Mapping) and len(found.latents) == 1:
         latents = {found.latents[0]: latents}
     if not isinstance(latents, Mapping) or set(latents) != set(found.latents):
         got = sorted(latents) if isinstance(latents, Mapping) else type(latents).__name__
-        raise ValueError(f"Got latents {got}; expected a tensor for each of {list(found.latents)}.")
+        raise ValueError(
+            f"Got latents {got}; expected a tensor for each of {list(found.latents)}. "
+            f"Try {{{found.latents[0]!r}: z}}."
+        )
+    latents = as_batch(
+        dict(latents),
+        dtype=dtype_of(program),
+        device=batch.tensors[0].device,
+        keep_tensors=not isinstance(program, VAE),
+        name="latents",
+    ).kwargs
+    for name, value in latents.items():
+        if not value.isfinite().all():
+            raise ValueError(
+                f"Got NaN or infinity in the latent {name!r}; expected finite numbers. "
+                "Try leaving such rows out."
+            )
     if found.dim != -1 and found.nesting > 1:
         raise ValueError(
-            f"The data plate {found.plate!r} is at dim {found.dim}; expected -1. Try "
+            f"Got the data plate {found.plate!r} at dim {found.dim}; expected -1. Try "
             "pyro.plate(..., dim=-1) for the data and dim=-2 for the other plate."
         )
     count = len(next(iter(latents.values())))
@@ -162,7 +179,7 @@ def _collect(model: Trace, found: Structure) -> Draws:
         except NotImplementedError:
             continue
     return Draws(
-        {n: rows_first(model.nodes[n], found.dim) for n in found.latents},
+        {n: rows_first(model.nodes[n], found.dim) for n in found.latents if n not in found.shared},
         {n: rows_first(model.nodes[n], found.dim) for n in found.observed},
         means,
     )
@@ -189,5 +206,7 @@ def _with_plate(program: nn.Module, batch: Batch) -> Structure:
 
 def _positive(num_samples: int) -> int:
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(f"Got num_samples={num_samples!r}; expected a positive integer.")
+        raise ValueError(
+            f"Got num_samples={num_samples!r}; expected a positive integer. Try num_samples=100."
+        )
     return num_samples

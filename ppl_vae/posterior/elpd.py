@@ -31,7 +31,15 @@ def elpd(evidence: Evidence) -> ELPDData:
         >>> wide = Program(world.model, world.broken_guide(scale=1.3))
         >>> elpd(log_evidence(wide, x, 200, seed=0)).n_data_points
         20
+
+    Raises:
+        ValueError: If `evidence` is something else.
     """
+    if not isinstance(evidence, Evidence):
+        raise ValueError(
+            f"Got a {type(evidence).__name__}; expected the evidence of held-out data. "
+            "Try elpd(log_evidence(program, x_test))."
+        )
     import xarray as xr
     from arviz_stats.utils import ELPDData
 

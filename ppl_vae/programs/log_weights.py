@@ -91,7 +91,7 @@ def weighted_draws(
     """
     for name, value in {"num_samples": num_samples, "rows": rows}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"Got {name}={value!r}; expected a positive integer.")
+            raise ValueError(f"Got {name}={value!r}; expected a positive integer. Try {name}=500.")
     batch = program_batch(program, x, name="x")
     found = structure(program, batch)
     if found.undefined is not None:
@@ -100,7 +100,7 @@ def weighted_draws(
             "densities, and every latent inside the data plate. Try a Normal or "
             "MultivariateNormal guide, or refit_guide(program, x)."
         )
-    if found.scale != 1:
+    if found.subsample_size is not None:
         raise ValueError(
             f"The data plate {found.plate!r} subsamples its rows; expected every row of the batch "
             "to be used. Try a model whose plate has the size len(x); fit makes the batches."

@@ -48,7 +48,13 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def forked_rng(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Restore torch's random state at the end; start from `seed` when one is given."""
+    """Restore torch's random state at the end; start from `seed` when one is given.
+
+    Raises:
+        ValueError: If the seed is no integer.
+    """
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ValueError(f"Got seed={seed!r}; expected an integer or None. Try seed=0.")
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         if seed is not None:

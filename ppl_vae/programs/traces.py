@@ -43,8 +43,8 @@ class Structure:
         plate: Name of the data plate; None where there is none.
         dim: Its batch dim, negative.
         nesting: The deepest plate dim in use.
-        scale: Full size of the data plate over the rows that one run sees (1 without
-            subsampling).
+        full_size: Size of the data set that a subsampling plate speaks of; None without one.
+        subsample_size: Rows of a run that such a plate uses, where it picks them itself.
         params: Unconstrained parameters by store name, in order of appearance.
         clashes: Store names that a run offered another parameter for than the store holds.
         undefined: Why there are no log weights, in a sentence; None where there are.
@@ -59,10 +59,19 @@ class Structure:
     plate: str | None
     dim: int
     nesting: int
-    scale: float
+    full_size: int | None
+    subsample_size: int | None
     params: dict[str, Tensor]
     clashes: tuple[str, ...]
     undefined: str | None
+
+    def seen(self, rows: int) -> int:
+        """How many of a batch's rows one run uses."""
+        return rows if self.subsample_size is None else self.subsample_size
+
+    def scale(self, rows: int) -> float:
+        """How many data each row used stands for in the loss: 1 without subsampling."""
+        return 1.0 if self.full_size is None else self.full_size / self.seen(rows)
 
 
 PyroFunction = Callable[..., Any]
@@ -149,6 +158,8 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         for f in s["cond_indep_stack"]
         if f.vectorized
     ]
+    size = frame.size if frame else batch.rows
+    full = (frame.full_size if frame else None) or size
     return Structure(
         latents=latents,
         observed=observed,
@@ -159,7 +170,8 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         plate=frame.name if frame else None,
         dim=frame.dim if frame else -1,
         nesting=max(dims, default=0),
-        scale=(frame.full_size or frame.size) / frame.size if frame else 1.0,
+        full_size=full if full != size else None,
+        subsample_size=size if size != batch.rows else None,
         params=params,
         clashes=clashes,
         undefined=reasons[0] if reasons else None,

@@ -103,9 +103,9 @@ def fit(
         ('epoch', 'loss', 'elbo', 'reconstruction', 'kl')
     """
     arguments = dict(locals())
-    if device is not None:
-        program.to(device)
     objective = _as_objective(objective)
+    if device is not None:
+        _move(program, device)
     batch = program_batch(program, data)
     refuse_bad_arguments(batch, arguments)
     main = Updater(optimizer, schedule)
@@ -124,7 +124,7 @@ def fit(
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         head = train.take(torch.arange(min(train.rows, max(2, batch_size))))
         objective_state = objective.init(program, head)
-        refuse_unfit_program(program, objective_state.found, train.rows, batch_size)
+        refuse_unfit_program(program, objective_state, train.rows, batch_size)
         warn_of_data(program, train)
         if patience is not None and isinstance(objective, Adversarial):
             raise ValueError(
@@ -149,13 +149,24 @@ def fit(
     return FitResult(loop.history, state)
 
 
+def _move(program: nn.Module, device: torch.device | str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"Got device={device!r}, which is not to be had ({str(error).splitlines()[0]}); "
+            'expected a device of this machine. Try device="cpu", or None.'
+        ) from error
+    program.to(device)
+
+
 def _as_objective(objective: Objective | pyro.infer.ELBO) -> Objective:
     if isinstance(objective, pyro.infer.ELBO):
         return PyroELBO(objective)
     if isinstance(objective, type) or not hasattr(objective, "phases"):
         raise ValueError(
             f"Got objective={objective!r}; expected an instance such as ELBO(), Adversarial() or "
-            "pyro.infer.TraceEnum_ELBO(). Objectives are values: mind the brackets."
+            "pyro.infer.TraceEnum_ELBO(). Try objective=ELBO(): mind the brackets."
         )
     return objective
 

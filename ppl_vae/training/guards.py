@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.conditional import Conditional
 from ppl_vae.data import resolution
 from ppl_vae.data.batches import Batch
+from ppl_vae.objectives import ObjectiveState
 from ppl_vae.programs.modes import drawing
 from ppl_vae.programs.program import Program, reachable
 from ppl_vae.programs.traces import Structure
@@ -69,13 +70,16 @@ def refuse_bad_arguments(batch: Batch, arguments: dict[str, Any]) -> None:
         )
 
 
-def refuse_unfit_program(program: nn.Module, found: Structure, rows: int, batch_size: int) -> None:
+def refuse_unfit_program(
+    program: nn.Module, state: ObjectiveState, rows: int, batch_size: int
+) -> None:
     """Refuse programs that would train nothing, or something else.
 
     Raises:
         ValueError: If no parameter is registered, a store name belongs to another parameter, or
             BatchNorm would meet a batch of one row.
     """
+    found = state.found
     idle = _idle(program, found)
     if not found.params:
         raise ValueError(
@@ -98,7 +102,8 @@ def refuse_unfit_program(program: nn.Module, found: Structure, rows: int, batch_
             f"{idle[0]}.requires_grad_(False) if they are meant to stay as they are.",
             stacklevel=3,
         )
-    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in program.modules())
+    nets = (*program.modules(), *state.modules())  # the critic's too
+    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in nets)
     if normed and (rows % batch_size == 1 or batch_size == 1):
         other = next(b for b in count(batch_size + 1) if rows % b != 1)
         raise ValueError(

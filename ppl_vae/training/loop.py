@@ -52,6 +52,11 @@ class Loop:
         """Run until `epochs` are done or patience is at its end, then restore the best state."""
         steps = -(-self.train.rows // self.batch_size)
         done = len(self.history)
+        if done > epochs:
+            raise ValueError(
+                f"The checkpoint has {done} epochs done; expected at most epochs={epochs}. Try "
+                f"epochs={done}, or another path."
+            )
         with progress_bar(show, epochs * steps, done * steps, type(self.objective).__name__) as bar:
             for epoch in range(done, epochs):
                 if self.patience is not None and self.waited >= self.patience:
@@ -70,14 +75,15 @@ class Loop:
         clock = self.state.objective_state.epoch
         order = torch.randperm(self.train.rows, generator=self.order)
         sums: dict[str, Tensor] = {}
-        norms = 0.0
+        norms, rows = 0.0, 0
         for k, index in enumerate(order.split(self.batch_size)):
             clock.fill_(epoch + k / steps)
             self.state, info = train_step(self.state, self.train.take(index.to(clock.device)))
             _add(sums, {"loss": info.loss, **info.parts})
+            rows += info.rows
             norms += info.grad_norm
             tick()
-        row = {"epoch": float(epoch + 1), **self._per_datum(sums, self.train)}
+        row = {"epoch": float(epoch + 1), **{k: float(v) / rows for k, v in sums.items()}}
         row |= {f"validation_{k}": v for k, v in self._validate().items()}
         row["grad_norm"] = norms / steps
         rate = next(iter(self.state.updaters.values())).learning_rate
@@ -92,6 +98,7 @@ class Loop:
         if self.held is None:
             return {}
         program, clock = self.state.program, self.state.objective_state.epoch
+        found, rows = self.state.objective_state.found, 0
         sums: dict[str, Tensor] = {}
         # The same draws at every epoch, in eval mode: epochs differ by the program alone.
         with (
@@ -105,14 +112,9 @@ class Loop:
                 loss, parts = self.state.phases[0].loss(
                     self.state.objective_state, *held.args, **held.kwargs
                 )
-                _add(sums, {"loss": loss, **parts})
-        return self._per_datum(sums, self.held)
-
-    def _per_datum(self, sums: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-        scale = (
-            self.state.objective_state.found.scale
-        )  # of a plate that subsamples; the loss has it
-        return {k: float(v) / batch.rows / (scale if k == "loss" else 1.0) for k, v in sums.items()}
+                _add(sums, {"loss": loss / found.scale(held.rows), **parts})
+                rows += found.seen(held.rows)
+        return {k: float(v) / rows for k, v in sums.items()}
 
     def _judge(self, row: dict[str, float]) -> None:
         prefix = "validation_"

@@ -17,17 +17,19 @@ from ppl_vae.training.updater import Updater
 
 
 class StepInfo(NamedTuple):
-    """What one step says: sums over the batch, in nats.
+    """What one step says: sums over the rows used, in nats.
 
     Attributes:
         loss: The loss of the first phase.
         parts: Named parts of all phases.
         grad_norm: Global norm of the gradient of the per-datum mean, first phase, before clipping.
+        rows: Rows used: those of the batch, unless a plate of the program subsamples them.
     """
 
     loss: Tensor
     parts: dict[str, Tensor]
     grad_norm: float
+    rows: int
 
 
 @dataclass
@@ -93,24 +95,32 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
     With one phase and no clipping this is `pyro.infer.SVI.step`, bit for bit.
 
     Raises:
-        NonFiniteError: If a loss or gradient is not finite. Nothing of that phase is applied.
+        NonFiniteError: If a loss or gradient is not finite. Nothing of the step stays applied to
+            the program.
     """
     infos: list[StepInfo] = []
-    rows = batch.rows * state.objective_state.found.scale
+    # A later phase may fail after an earlier one has moved the program.
+    before = (
+        [(t, t.detach().clone()) for t in state.tensors().values()] if len(state.phases) > 1 else []
+    )
+    found = state.objective_state.found
+    rows, scale = found.seen(batch.rows), found.scale(batch.rows)
     for phase in state.phases:
         rng = torch.get_rng_state()
         buffers = [(b, b.clone()) for b in state.program.buffers()]
         try:
             with poutine.trace(param_only=True) as capture:
                 loss, parts = phase.loss(state.objective_state, *batch.args, **batch.kwargs)
-            found = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
-            state.params.update(found)
-            leaves = list({id(p): p for p in phase.leaves or found.values()}.values())
+            seen = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
+            state.params.update(seen)
+            leaves = list({id(p): p for p in phase.leaves or seen.values()}.values())
             if loss.requires_grad:
                 loss.backward(inputs=leaves)
             gradients = [p.grad for p in leaves if p.grad is not None]
             norm = (
-                torch.nn.utils.get_total_norm(gradients) / rows if gradients else loss.new_zeros(())
+                torch.nn.utils.get_total_norm(gradients) / (rows * scale)
+                if gradients
+                else loss.new_zeros(())
             )
             fault = None
         except ValueError as error:  # Pyro's validation meets NaN parameters before the loss does
@@ -119,8 +129,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         if not torch.isfinite(loss.detach() + norm).item():
             where = blame(state.program, batch, rng, state.params)
             with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+                for tensor, value in (*buffers, *before):
+                    tensor.copy_(value)
             zero_grads(leaves)
             if fault is not None and "finite when the step" in where:
                 raise fault
@@ -135,7 +145,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
                 gradient.mul_(state.clip_norm / norm)
         state.updaters[phase.name].update(leaves)
         zero_grads(leaves)
-        infos.append(StepInfo(loss.detach(), parts, norm.item()))
+        infos.append(StepInfo(loss.detach() / scale, parts, norm.item(), rows))
     state.steps += 1
     merged = {k: v for info in infos for k, v in info.parts.items()}
-    return state, StepInfo(infos[0].loss, merged, infos[0].grad_norm)
+    return state, infos[0]._replace(parts=merged)

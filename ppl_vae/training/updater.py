@@ -40,7 +40,8 @@ class Updater:
             )
         if schedule is not None and isinstance(optimizer, PyroOptim):
             raise ValueError(
-                "Got a schedule beside a PyroOptim; expected a torch optimizer with it."
+                "Got a schedule beside a PyroOptim; expected a torch optimizer with it. "
+                "Try optimizer=(torch.optim.Adam, {'lr': 1e-3})."
             )
         if schedule is not None and not isinstance(schedule, tuple) and not callable(schedule):
             raise ValueError(
