@@ -298,7 +298,8 @@ def test_a_guide_site_outside_its_plate_trains_nothing_silently() -> None:
 # ---- programs that look odd and have weights all the same
 
 
-def test_a_named_plate_settles_which_one_is_the_data() -> None:
+@pytest.mark.parametrize("plate", [None, "rows"])
+def test_the_data_plate_is_the_one_that_follows_the_batch(plate) -> None:
     """z_i ~ N(0, 1), x_ij ~ N(z_i, 1): with the exact guide each weight is log p(x_i)."""
 
     def rows_model(x):
@@ -314,10 +315,8 @@ def test_a_named_plate_settles_which_one_is_the_data() -> None:
             pyro.sample("latent", dist.Normal(mean, math.sqrt(1 / 7)))
 
     x = REALS.reshape(6, 4) @ torch.linspace(-1, 1, 24).reshape(4, 6)
-    with pytest.raises(NoDensityError, match="name the data's with Program.model, guide, plate="):
-        log_weights(Program(rows_model, rows_guide), x, 10)
     marginal = dist.MultivariateNormal(torch.zeros(6), torch.eye(6) + 1)
-    weights = log_weights(Program(rows_model, rows_guide, plate="rows"), x, 10)
+    weights = log_weights(Program(rows_model, rows_guide, plate=plate), x, 10)
     assert weights.shape == (10, 6)
     assert torch.allclose(weights, marginal.log_prob(x).expand(10, 6), atol=1e-5)
 

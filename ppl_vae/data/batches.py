@@ -43,8 +43,9 @@ def as_batch(
 ) -> Batch:
     """Cast arrays to tensors of one dtype on one device.
 
-    Floating, integer and boolean arrays become `dtype`. Rounding a float is accepted; a cast
-    that loses an integer or overflows is refused.
+    Floating, integer and boolean arrays become `dtype`. A float may be rounded by up to a
+    thousandth of its column's standard deviation; a cast that loses more, loses an integer or
+    overflows is refused.
 
     Args:
         data: An array, tensor or DataFrame; a tuple of them (positional arguments of model and
@@ -151,6 +152,15 @@ def _cast(
             f"overflow; expected values that {dtype} holds. Try rescaling them, or "
             "program.double()."
         )
+    if not whole and torch.finfo(dtype).eps > torch.finfo(tensor.dtype).eps and len(tensor) > 1:
+        lost = (tensor - cast.to(tensor.dtype)).abs().nan_to_num().amax(0)
+        spread = tensor.std(0).nan_to_num()
+        if bool((lost > 1e-3 * spread).logical_and(spread > 0).any()):
+            raise ValueError(
+                f"Got values in {name} that {dtype} rounds by more than a thousandth of their "
+                "standard deviation (a small spread at a large offset); expected ones that survive "
+                "the cast. Try subtracting the mean, or program.double()."
+            )
     return cast.to(device)
 
 

@@ -100,6 +100,11 @@ class Adversarial:
                 f"Got a program without one code per datum: {found.undefined}; the critic expected "
                 "one. Try moving every latent inside the data plate."
             )
+        if found.enumerated:
+            raise ValueError(
+                f"Got sites {list(found.enumerated)} marked for enumeration; expected latents that "
+                "are drawn with a gradient. Try objective=pyro.infer.TraceEnum_ELBO()."
+            )
         _, guide = probe(program, batch)
         fixed = [n for n in found.latents if not guide.nodes[n]["fn"].has_rsample]
         if fixed:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
-from ppl_vae.objectives.estimator import Estimator
+from ppl_vae.objectives.estimator import Estimator, closed_kl
 from ppl_vae.objectives.handlers import ScaleLatents
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
-from ppl_vae.programs.traces import functions, structure
+from ppl_vae.programs.traces import functions, probe, structure
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,15 @@ class ELBO:
                 "ELBO and no KL. Try a Normal guide, or objective=Adversarial().",
                 stacklevel=3,
             )
+        if self.analytic_kl:
+            closed = closed_kl(*probe(program, batch))
+            if sampled := [n for n in found.latents if n not in closed]:
+                warnings.warn(
+                    f"Got analytic_kl=True, but the KL at {sampled} has no closed form that may be "
+                    "used (see ppl_vae.distributions.kl_divergence); expected one. It is sampled "
+                    "there: try analytic_kl=False, or a Normal guide under a Normal prior.",
+                    stacklevel=3,
+                )
         return ObjectiveState(found)
 
     def phases(self, program: nn.Module, state: ObjectiveState) -> tuple[Phase, ...]:
@@ -124,7 +134,8 @@ class ELBO:
                 "Try fit(program, data, objective=...), or set kl_weight by hand."
             )
         if self.kl_weight != 1:
-            weight = next(iter((*args, *kwargs.values()))).new_tensor(self.kl_weight)
+            device = next(iter((*args, *kwargs.values()))).device
+            weight = torch.tensor(self.kl_weight, dtype=torch.float64, device=device)
             model, guide = ScaleLatents(weight)(model), ScaleLatents(weight)(guide)
         estimator = Estimator(self.num_particles, self.analytic_kl)
         return estimator.differentiable_loss(model, guide, *args, **kwargs)

@@ -20,14 +20,12 @@ class Estimator(Trace_ELBO):
 
     Args:
         num_particles: Draws of z per datum.
-        analytic_kl: Put KL(q ‖ p) in closed form where `kl_divergence` has one; elsewhere it is
-            sampled. Which it was is in `analytic`, by site.
+        analytic_kl: Put KL(q ‖ p) in closed form for the sites of `closed_kl`, sample the others.
     """
 
     def __init__(self, num_particles: int, analytic_kl: bool) -> None:
         super().__init__(num_particles=num_particles)
         self.analytic_kl = analytic_kl
-        self.analytic: dict[str, bool] = {}
         self.parts: dict[str, Tensor] = {}
 
     def differentiable_loss(
@@ -49,13 +47,7 @@ class Estimator(Trace_ELBO):
         if not self.analytic_kl:
             self._note(model, guide, {})
             return super()._differentiable_loss_particle(model, guide)
-        found = {
-            name: kl_divergence(guide.nodes[name]["fn"], site["fn"])
-            for name, site in model.nodes.items()
-            if site["type"] == "sample" and not site["is_observed"]
-        }
-        closed = {name: kl for name, kl in found.items() if kl is not None}
-        self.analytic = {name: name in closed for name in found}
+        closed = closed_kl(model, guide)
         self._note(model, guide, closed)
         # What has a closed form leaves both traces, and Pyro estimates the rest.
         rest_model, rest_guide = _without(model, closed), _without(guide, closed)
@@ -81,6 +73,35 @@ class Estimator(Trace_ELBO):
     def _add(self, part: str, value: Tensor) -> None:
         value = value / self.num_particles
         self.parts[part] = self.parts[part] + value if part in self.parts else value
+
+
+def closed_kl(model: Trace, guide: Trace) -> dict[str, Tensor]:
+    """KL(q ‖ p) per datum, by site, where a closed form exists and may take the sample's place.
+
+    It may where all that p(z_k | ·) is given comes before z_k in the guide too (a guide that runs
+    bottom-up fails this), neither it nor a draw before it needs the score-function gradient, and
+    both sides have one scale and one mask.
+    """
+    drawn = [n for n, s in model.nodes.items() if s["type"] == "sample" and not s["is_observed"]]
+    order = [n for n in guide.nodes if n in drawn]
+    closed = {}
+    for k, name in enumerate(drawn):
+        if name not in order:
+            continue
+        p, q = model.nodes[name], guide.nodes[name]
+        upto = order[: order.index(name) + 1]
+        fits = set(drawn[:k]) <= set(upto) and all(guide.nodes[n]["fn"].has_rsample for n in upto)
+        if fits and _same(p["scale"], q["scale"]) and _same(p["mask"], q["mask"]):
+            kl = kl_divergence(q["fn"], p["fn"])
+            if kl is not None:
+                closed[name] = kl
+    return closed
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and torch.equal(a, b)
+    return a is b or (type(a) is type(b) and not isinstance(a, Tensor) and a == b)
 
 
 def _unscaled(site: Site) -> Tensor:

@@ -124,8 +124,11 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         params = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
         clashes = tuple(n for n, s in capture.trace.nodes.items() if _clashes(s))
     latents = _match(model, guide)
-    observed = tuple(n for n, s in _samples(model).items() if s["is_observed"])
-    if not observed:
+    # pyro.factor comes last: it counts in log p, but is no data.
+    sites = {n: s for n, s in _samples(model).items() if s["is_observed"]}
+    factors = tuple(n for n, s in sites.items() if isinstance(s["fn"], dist.Unit))
+    observed = (*(n for n in sites if n not in factors), *factors)
+    if len(factors) == len(observed):
         raise ValueError(
             f"Got a model that observes nothing (its sites are {list(latents)}); expected at least "
             'one site with obs=. Try pyro.sample("x", decoder(z), obs=x).'
@@ -136,15 +139,25 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
             'site that is not observed. Try z = pyro.sample("z", prior) in model and guide.'
         )
     pairs = {n: [t.nodes[n] for t in (model, guide) if n in t.nodes] for n in latents}
-    frame, problem = _data_plate(program, batch, [model.nodes[n] for n in observed])
+    frame, full_size, problem = _data_plate(
+        program, batch, model, observed[: len(sites) - len(factors)]
+    )
     points = tuple(n for n in latents if any(_is_point(s["fn"]) for s in pairs[n]))
     unscored = tuple(n for n in latents if any(map(_unscored, pairs[n])))
-    shared = tuple(n for n in latents if frame and not all(_within(s, frame) for s in pairs[n]))
+    mixed = tuple(n for n in latents if len({_is_discrete(s["fn"]) for s in pairs[n]}) > 1)
+    shared = tuple(
+        n
+        for n in latents
+        if frame and not (_in(model.nodes[n], frame) and all(_along(s, frame) for s in pairs[n]))
+    )
+    loose = [n for n in factors if frame and not _in(model.nodes[n], frame)]
     auxiliary = sorted(set(_samples(guide)) - set(latents))
     # In order of what there is to say first.
     reasons = [f"the guide at {n!r} is a point (Delta) and has no density" for n in points]
     reasons += [f"the prior or guide at {n!r} can only be sampled, not scored" for n in unscored]
+    reasons += [f"a density stands against a mass at {n!r}" for n in mixed]
     reasons += [problem] if problem else []
+    reasons += [f"the factor {n!r} is outside the data plate" for n in loose]
     reasons += [
         f"the latent {n!r} is outside the data plate: it is shared by all data, so no datum has a "
         "weight of its own"
@@ -159,18 +172,17 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         if f.vectorized
     ]
     size = frame.size if frame else batch.rows
-    full = (frame.full_size if frame else None) or size
     return Structure(
         latents=latents,
         observed=observed,
-        enumerated=tuple(n for n in latents if any(s["infer"].get("enumerate") for s in pairs[n])),
+        enumerated=tuple(n for n in latents if any(map(_is_summed_out, pairs[n]))),
         points=points,
         sampled_only=unscored,
         shared=shared,
         plate=frame.name if frame else None,
         dim=frame.dim if frame else -1,
         nesting=max(dims, default=0),
-        full_size=full if full != size else None,
+        full_size=full_size,
         subsample_size=size if size != batch.rows else None,
         params=params,
         clashes=clashes,
@@ -185,13 +197,18 @@ def rows_first(site: Site, dim: int) -> Tensor:
 
 
 def _samples(trace: Trace) -> dict[str, Site]:
-    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample"}
+    # A pyro.deterministic is recorded as an observed sample; it is neither latent nor data.
+    return {
+        n: s
+        for n, s in trace.nodes.items()
+        if s["type"] == "sample" and not s["infer"].get("_deterministic")
+    }
 
 
 def _match(model: Trace, guide: Trace) -> tuple[str, ...]:
     in_model = {n: s for n, s in _samples(model).items() if not s["is_observed"]}
     in_guide = {n: s for n, s in _samples(guide).items() if not s["is_observed"]}
-    lost = [n for n, s in in_model.items() if n not in in_guide and not s["infer"].get("enumerate")]
+    lost = [n for n, s in in_model.items() if n not in in_guide and not _is_summed_out(s)]
     extra = [
         n for n, s in in_guide.items() if n not in in_model and not s["infer"].get("is_auxiliary")
     ]
@@ -210,33 +227,64 @@ def _clashes(site: Site) -> bool:
 
 
 def _data_plate(
-    program: nn.Module, batch: Batch, observed: list[Site]
-) -> tuple[CondIndepStackFrame | None, str | None]:
-    """The data plate, or what is wrong with it."""
-    stacks = [{f.name: f for f in site["cond_indep_stack"]} for site in observed]
-    common = {n: f for n, f in stacks[0].items() if all(n in s for s in stacks)}
+    program: nn.Module, batch: Batch, model: Trace, data: tuple[str, ...]
+) -> tuple[CondIndepStackFrame | None, int | None, str | None]:
+    """The data plate and the size of the data set it subsamples, or what is wrong with it."""
+    common = _common_frames(model, data)
     named = getattr(program, "plate", None)
     if named is not None and named not in common:
         raise ValueError(
             f"Got plate={named!r}; expected a plate that holds every observed site. Try one of "
             f"{list(common)}."
         )
-    fits = [
-        f
+    fits = {
+        n: f
         for n, f in common.items()
         if f.vectorized
         and (n == named if named is not None else batch.rows in (f.size, f.full_size))
-    ]
+    }
+    # Plates of one size are told apart by a shorter batch: the data's follows it.
+    rows, shorter = _with_fewer_rows(program, batch, data) or (batch.rows, common)
+    if named is None:
+        fits = {n: f for n, f in fits.items() if rows in (shorter[n].size, shorter[n].full_size)}
     if len(fits) > 1:
-        return None, (
-            f"the plates {[f.name for f in fits]} both have the batch's size {batch.rows}; name "
-            "the data's with Program(model, guide, plate=...)"
+        return (
+            None,
+            None,
+            (
+                f"the plates {list(fits)} both have the batch's size {batch.rows}; name the data's "
+                "with Program(model, guide, plate=...)"
+            ),
         )
-    if fits:
-        return fits[0], None
+    for name, frame in fits.items():
+        full = shorter[name].full_size or shorter[name].size
+        return frame, full if full != shorter[name].size else None, None
     if sequential := [n for n, f in common.items() if not f.vectorized]:
-        return None, f"the data plate {sequential} is sequential; write `with pyro.plate(...)`"
-    return None, f"no plate of the batch's size {batch.rows} holds every observed site"
+        return (
+            None,
+            None,
+            f"the data plate {sequential} is sequential; write `with pyro.plate(...)`",
+        )
+    return None, None, f"no plate of the batch's size {batch.rows} holds every observed site"
+
+
+def _common_frames(model: Trace, data: tuple[str, ...]) -> dict[str, CondIndepStackFrame]:
+    stacks = [{f.name: f for f in model.nodes[n]["cond_indep_stack"]} for n in data]
+    return {n: f for n, f in stacks[0].items() if all(n in s for s in stacks)}
+
+
+def _with_fewer_rows(
+    program: nn.Module, batch: Batch, data: tuple[str, ...]
+) -> tuple[int, dict[str, CondIndepStackFrame]] | None:
+    rows = min(batch.rows - 1, 2)
+    if rows < 1:
+        return None
+    try:
+        index = torch.arange(rows, device=batch.tensors[0].device)
+        model, _ = probe(program, batch.take(index))
+        return rows, _common_frames(model, data)
+    except (RuntimeError, ValueError, IndexError, KeyError):
+        return None  # a program of one batch size
 
 
 def _is_point(fn: TorchDistribution) -> bool:
@@ -255,6 +303,22 @@ def _unscored(site: Site) -> bool:
     return False
 
 
-def _within(site: Site, plate: CondIndepStackFrame) -> bool:
+def _is_discrete(fn: TorchDistribution) -> bool:
+    try:
+        return bool(fn.support.is_discrete)
+    except NotImplementedError:
+        return False
+
+
+def _is_summed_out(site: Site) -> bool:
+    infer = site["infer"]
+    return infer.get("enumerate") == "parallel" and infer.get("num_samples") is None
+
+
+def _in(site: Site, plate: CondIndepStackFrame) -> bool:
+    return any(f.name == plate.name for f in site["cond_indep_stack"])
+
+
+def _along(site: Site, plate: CondIndepStackFrame) -> bool:
     # The guide may call its plate by another name: the dim and size are what count.
     return any(f.dim == plate.dim and f.size == plate.size for f in site["cond_indep_stack"])

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Size, Tensor, nn
-from torch.distributions import biject_to, constraints
+from torch.distributions import Transform, biject_to, constraints
 
 from ppl_vae.conditional import Conditional
 from ppl_vae.programs.registration import picklable, register
@@ -42,7 +42,17 @@ class VAE(nn.Module):
         super().__init__()
         latent, event = _event(prior, "prior"), _event(decoder, "decoder")
         self.prior, self.decoder, self.encoder = prior, decoder, encoder
-        _must_fit("encoder's event", _event(encoder, "encoder"), "prior's event", latent)
+        drawn = prior()
+        if drawn.event_shape != latent or drawn.batch_shape:
+            raise ValueError(
+                f"Got a prior of batch shape {tuple(drawn.batch_shape)} and event shape "
+                f"{tuple(drawn.event_shape)}; expected () and {tuple(latent)}, as its event_shape "
+                "says. Try .to_event() on the distribution that it returns."
+            )
+        self._check_support()
+        push = self._push()
+        free = latent if push is None else push.inverse_shape(latent)
+        _must_fit("encoder's event", _event(encoder, "encoder"), "prior's event", free)
         for role, part, where, shape in (
             ("decoder", decoder, "prior", latent),
             ("encoder", encoder, "decoder", event),
@@ -54,14 +64,6 @@ class VAE(nn.Module):
                         f"context, the {where}'s event. Try given={tuple(shape)}."
                     )
                 _must_fit(f"{role}'s given", part.given[0], f"{where}'s event", shape)
-        drawn = prior()
-        if drawn.event_shape != latent or drawn.batch_shape:
-            raise ValueError(
-                f"Got a prior of batch shape {tuple(drawn.batch_shape)} and event shape "
-                f"{tuple(drawn.event_shape)}; expected () and {tuple(latent)}, as its event_shape "
-                "says. Try .to_event() on the distribution that it returns."
-            )
-        self._check_support()
 
     def model(self, x: Tensor) -> Tensor:
         """Run p(z) p(x|z) with x observed; x is ``(N, *event_shape)``."""
@@ -79,10 +81,8 @@ class VAE(nn.Module):
     def posterior(self, x: Tensor) -> TorchDistribution:
         """Return q(z|x) on the support of the prior, ``batch_shape`` (N,)."""
         q = self.encoder(x)
-        support = _support(self.prior())
-        if _is_real(support):
-            return q
-        return dist.TransformedDistribution(q, [biject_to(support)])
+        push = self._push()
+        return q if push is None else dist.TransformedDistribution(q, [push])
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Check data against p(x|z), once, before anything is run on them.
@@ -117,17 +117,24 @@ class VAE(nn.Module):
             if isinstance(part, Conditional) and part.family.min_scale is not None
         ]
 
+    def _push(self) -> Transform | None:
+        """The bijection that takes an encoder on unconstrained space onto the prior's support."""
+        support = _support(self.prior())
+        family = getattr(self.encoder, "family", None)
+        on_reals = family is None or _is_real(family.support)
+        return biject_to(support) if on_reals and not _is_real(support) else None
+
     def _check_support(self) -> None:
         family = getattr(self.encoder, "family", None)
         support = _support(self.prior())
         if family is None or (_is_real(family.support) and not support.is_discrete):
             return
-        inner = getattr(support, "base_constraint", support)
-        if type(inner) is not type(family.support):
+        cell = getattr(support, "base_constraint", support)
+        if repr(cell) != repr(family.support):  # a constraint's repr has its bounds
             raise ValueError(
-                f"Got the guide {family} under a prior with support {support}; expected a guide "
-                "that lives inside it. Try Normal for a continuous prior (it is pushed onto a "
-                "bounded support by itself), or the prior's own family for a discrete one."
+                f"Got the guide {family} under a prior with support {cell}; expected a guide that "
+                "lives inside it: on the same support, or on the reals under a continuous prior, "
+                "which is pushed onto its support. Try Normal."
             )
 
     def __getstate__(self) -> dict[str, object]:
@@ -148,9 +155,12 @@ def _event(part: nn.Module, role: str) -> Size:
 
 def _support(d: TorchDistribution) -> constraints.Constraint:
     try:
-        return d.support
+        support = d.support
     except NotImplementedError:  # a prior that can only be sampled need not know its support
         return constraints.real_vector
+    if type(support).__name__ == "MixtureSameFamilyConstraint":  # biject_to does not know it
+        return support.base_constraint
+    return support
 
 
 def _is_real(support: constraints.Constraint) -> bool:
