@@ -21,6 +21,7 @@ from ppl_vae.nets import MLP
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
 from ppl_vae.programs.modes import buffers_kept, probing
 from ppl_vae.programs.program import Program
+from ppl_vae.programs.registration import register
 from ppl_vae.programs.traces import (
     Structure,
     probe,
@@ -185,10 +186,8 @@ class Adversarial:
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor, **kwargs: Tensor
     ) -> Tensor:
         """Give the sum of both losses for ``pyro.infer.SVI``: one step moves both sides."""
-        import pyro
-
-        key, program, state = self.__dict__.get("_svi", (None, None, None))
-        if key != (model, guide):
+        states = self.__dict__.setdefault("_svi", {})
+        if (model, guide) not in states:
             owners = {
                 id(o): o
                 for f in (model, guide)
@@ -196,8 +195,9 @@ class Adversarial:
             }
             program = Program(model, guide, modules=owners.values())
             state = self.init(program, Batch(args, kwargs))
-            object.__setattr__(self, "_svi", ((model, guide), program, state))
-        pyro.module(f"critic_{id(state)}", state.critic)
+            states[model, guide] = program, state
+        program, state = states[model, guide]
+        register(state.critic)
         generator, critic = self.phases(program, state)
         return generator.loss(state, *args, **kwargs)[0] + critic.loss(state, *args, **kwargs)[0]
 

@@ -40,13 +40,15 @@ def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Struct
             ("guide", "z"): _part(program.encoder),
         }
     lines = []
-    for name in found.latents:
-        lines.append(Line("prior", name, (), _family(model.nodes[name]["fn"])))
+    # Given what was drawn before: a factorisation that always holds.
+    for k, name in enumerate(found.latents):
+        lines.append(Line("prior", name, found.latents[:k], _family(model.nodes[name]["fn"])))
     for name in found.observed:
         lines.append(Line("likelihood", name, found.latents, _family(model.nodes[name]["fn"])))
-    for name in found.latents:
-        if name in guide.nodes:
-            lines.append(Line("guide", name, found.observed, _family(guide.nodes[name]["fn"])))
+    drawn = [n for n in guide.nodes if n in found.latents]
+    for k, name in enumerate(drawn):
+        given = (*found.observed, *drawn[:k])
+        lines.append(Line("guide", name, given, _family(guide.nodes[name]["fn"])))
     return tuple(w._replace(family=words.get((w.role, w.site), w.family)) for w in lines), found
 
 

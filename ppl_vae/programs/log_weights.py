@@ -61,7 +61,7 @@ def log_weights(
         >>> bool((w - world.log_evidence(x)).abs().max() < 1e-9)
         True
     """
-    return weighted_draws(program, x, num_samples, seed=seed, rows=rows).log_weights
+    return _draw(program, x, num_samples, seed, rows, keep=False).log_weights
 
 
 def weighted_draws(
@@ -89,6 +89,12 @@ def weighted_draws(
             that can only be sampled, a latent outside the data plate.
         ValueError: If the data do not fit, or `num_samples` or `rows` is not a positive integer.
     """
+    return _draw(program, x, num_samples, seed, rows, keep=True)
+
+
+def _draw(
+    program: nn.Module, x: Any, num_samples: int, seed: int | None, rows: int, *, keep: bool
+) -> WeightedDraws:
     for name, value in {"num_samples": num_samples, "rows": rows}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"Got {name}={value!r}; expected a positive integer. Try {name}=500.")
@@ -108,7 +114,7 @@ def weighted_draws(
     index = torch.arange(batch.rows, device=batch.tensors[0].device)
     blocks = index.repeat(num_samples).split(rows)
     with drawing(program, seed):
-        pieces = [_block(program, batch.take(block), found) for block in blocks]
+        pieces = [_block(program, batch.take(block), found, keep) for block in blocks]
 
     def join(parts: list[Tensor]) -> Tensor:
         joined = torch.cat(parts)
@@ -122,7 +128,7 @@ def weighted_draws(
     )
 
 
-def _block(program: nn.Module, batch: Batch, found: Structure) -> WeightedDraws:
+def _block(program: nn.Module, batch: Batch, found: Structure, keep: bool) -> WeightedDraws:
     if found.enumerated:
         return WeightedDraws(_summed_out(program, batch, found), None, {})
     model, guide = run(program, batch)
@@ -133,6 +139,8 @@ def _block(program: nn.Module, batch: Batch, found: Structure) -> WeightedDraws:
     likelihood = torch.stack([log_p[n] for n in found.observed]).sum(0)
     prior = [log_p[n] for n in found.latents]
     total = likelihood + sum(p - q for p, q in zip(prior, log_q, strict=True))
+    if not keep:
+        return WeightedDraws(total, None, {})
     latents = {n: rows_first(guide.nodes[n], found.dim) for n in found.latents}
     return WeightedDraws(total, likelihood, latents)
 

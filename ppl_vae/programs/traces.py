@@ -24,6 +24,8 @@ from ppl_vae.programs.modes import probing
 
 Site = dict[str, Any]
 
+HEAD = 1024  # rows that are enough to see what a program is made of
+
 
 class NoDensityError(ValueError):
     """Asked for a number that does not exist: log weights without a density."""
@@ -110,12 +112,14 @@ def probe(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
 
 
 def structure(program: nn.Module, batch: Batch) -> Structure:
-    """Run a program once, leave it as found, and say what it is made of.
+    """Run a program on a head of the batch, leave it as found, and say what it is made of.
 
     Raises:
         ValueError: If the latents of model and guide differ, nothing is observed, or a plate
             named for the data does not hold them.
     """
+    if batch.rows > HEAD:
+        batch = batch.take(torch.arange(HEAD, device=batch.tensors[0].device))
     with probing(program), torch.no_grad():
         with poutine.trace(param_only=True) as capture:
             model, guide = run(program, batch)

@@ -40,30 +40,10 @@ class VAE(nn.Module):
 
     def __init__(self, prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> None:
         super().__init__()
-        latent, event = _event(prior, "prior"), _event(decoder, "decoder")
+        for role, part in {"prior": prior, "decoder": decoder, "encoder": encoder}.items():
+            _event(part, role)
         self.prior, self.decoder, self.encoder = prior, decoder, encoder
-        drawn = prior()
-        if drawn.event_shape != latent or drawn.batch_shape:
-            raise ValueError(
-                f"Got a prior of batch shape {tuple(drawn.batch_shape)} and event shape "
-                f"{tuple(drawn.event_shape)}; expected () and {tuple(latent)}, as its event_shape "
-                "says. Try .to_event() on the distribution that it returns."
-            )
-        self._check_support()
-        push = self._push()
-        free = latent if push is None else push.inverse_shape(latent)
-        _must_fit("encoder's event", _event(encoder, "encoder"), "prior's event", free)
-        for role, part, where, shape in (
-            ("decoder", decoder, "prior", latent),
-            ("encoder", encoder, "decoder", event),
-        ):
-            if isinstance(part, Conditional):
-                if len(part.given) != 1:
-                    raise ValueError(
-                        f"Got the {role}'s given={[tuple(s) for s in part.given]}; expected one "
-                        f"context, the {where}'s event. Try given={tuple(shape)}."
-                    )
-                _must_fit(f"{role}'s given", part.given[0], f"{where}'s event", shape)
+        self._check_parts()
 
     def model(self, x: Tensor) -> Tensor:
         """Run p(z) p(x|z) with x observed; x is ``(N, *event_shape)``."""
@@ -91,6 +71,7 @@ class VAE(nn.Module):
             ValueError: If a value is missing, infinite or outside the support, or x has another
                 shape than the decoder's events.
         """
+        self._check_parts()  # a part may have been exchanged since
         event = _event(self.decoder, "decoder")
         if x.shape[1:] != event:
             raise ValueError(
@@ -116,6 +97,32 @@ class VAE(nn.Module):
             for role, part in (("decoder", self.decoder), ("encoder", self.encoder))
             if isinstance(part, Conditional) and part.family.min_scale is not None
         ]
+
+    def _check_parts(self) -> None:
+        prior, decoder, encoder = self.prior, self.decoder, self.encoder
+        latent, event = _event(prior, "prior"), _event(decoder, "decoder")
+        drawn = prior()
+        if drawn.event_shape != latent or drawn.batch_shape:
+            raise ValueError(
+                f"Got a prior of batch shape {tuple(drawn.batch_shape)} and event shape "
+                f"{tuple(drawn.event_shape)}; expected () and {tuple(latent)}, as its event_shape "
+                "says. Try .to_event() on the distribution that it returns."
+            )
+        self._check_support()
+        push = self._push()
+        free = latent if push is None else push.inverse_shape(latent)
+        _must_fit("encoder's event", _event(encoder, "encoder"), "prior's event", free)
+        for role, part, where, shape in (
+            ("decoder", decoder, "prior", latent),
+            ("encoder", encoder, "decoder", event),
+        ):
+            if isinstance(part, Conditional):
+                if len(part.given) != 1:
+                    raise ValueError(
+                        f"Got the {role}'s given={[tuple(s) for s in part.given]}; expected one "
+                        f"context, the {where}'s event. Try given={tuple(shape)}."
+                    )
+                _must_fit(f"{role}'s given", part.given[0], f"{where}'s event", shape)
 
     def _push(self) -> Transform | None:
         """The bijection that takes an encoder on unconstrained space onto the prior's support."""
