@@ -216,6 +216,7 @@ def finite(history: History) -> bool:
 TRAINED = ("global latent", "sequential plate", "auxiliary site", "two plates of one size")
 
 
+@pytest.mark.filterwarnings("ignore:.*no elbo and no kl column:UserWarning")
 @pytest.mark.parametrize("name", TRAINED)
 def test_history_without_log_weights_has_no_elbo(name: str) -> None:
     build, data, _ = UNDEFINED[name]
@@ -283,6 +284,7 @@ def test_a_subsampling_plate_uses_some_rows_only_and_gets_no_weights() -> None:
         log_weights(program, REALS, 10)
 
 
+@pytest.mark.filterwarnings("ignore:.*no elbo and no kl column:UserWarning")
 def test_a_guide_site_outside_its_plate_trains_nothing_silently() -> None:
     def bare_guide(x):
         slope = pyro.param("slope", torch.tensor(0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.optim import PyroOptim
 from torch import Tensor
 
+from ppl_vae.data.batches import Batch
 from ppl_vae.programs.modes import device_of, evaluating
 from ppl_vae.programs.traces import run
 from ppl_vae.training.loop import Loop
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoint:
@@ -39,13 +42,16 @@ class Checkpoint:
         self.path, self.loop = path, loop
         state = loop.state
         self.identity = {
-            "objective": repr(loop.objective),
+            "objective": _describe(loop.objective),
             "phases": [p.name for p in state.phases],
-            "optimizers": {k: repr(u.spec) for k, u in state.updaters.items()},
+            "optimizers": {k: _describe(u.spec) for k, u in state.updaters.items()},
+            "schedules": {k: _describe(u.schedule) for k, u in state.updaters.items()},
             "batch_size": loop.batch_size,
             "clip_norm": state.clip_norm,
             "rows": loop.train.rows,
-            "sum of the data": repr([float(v.double().sum()) for v in loop.train.tensors]),
+            "sum of the data": _sums(loop.train),
+            "validation rows": loop.held and loop.held.rows,
+            "sum of the validation data": loop.held and _sums(loop.held),
             "seed": seed,
         }
 
@@ -68,6 +74,7 @@ class Checkpoint:
             "identity": self.identity,
             "history": loop.history.rows,
             "steps": state.steps,
+            "order_seed": loop.order.initial_seed(),
             "waited": loop.waited,
             "best_score": loop.best_score,
             "updaters": updaters,
@@ -114,6 +121,39 @@ class Checkpoint:
         """Everything an optimiser may move, by name."""
         critic = self.loop.state.objective_state.named_parameters()
         return {**self.loop.state.tensors(), **{f"objective.{n}": p for n, p in critic}}
+
+
+def saved_order_seed(path: Path) -> int | None:
+    """Give the seed that split the rows of a saved run; None where there is no file."""
+    return int(_read(path)[1]["order_seed"]) if path.exists() else None
+
+
+def _sums(batch: Batch) -> str:
+    return repr([float(v.double().sum()) for v in batch.tensors])
+
+
+def _describe(value: Any, depth: int = 6) -> str:  # noqa: ANN401
+    """Say what an argument is by names and values: another process must say the same."""
+    if hasattr(value, "__qualname__"):  # classes and functions
+        return f"{value.__module__}.{value.__qualname__}"
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} of sum {float(value.detach().double().sum())!r}"
+    if isinstance(value, PyroOptim):
+        value = (value.pt_optim_constructor, value.pt_optim_args, value.pt_clip_args)
+    elif isinstance(value, functools.partial):
+        value = (value.func, value.args, value.keywords)
+    elif hasattr(value, "__dict__"):
+        # What is private is state that grows in use, not an argument.
+        value = {k: v for k, v in vars(value).items() if not k.startswith("_")}
+    else:
+        kind = ""
+    if depth and isinstance(value, dict):
+        return f"{kind}{{{', '.join(f'{k}: {_describe(v, depth - 1)}' for k, v in value.items())}}}"
+    if depth and isinstance(value, tuple | list):
+        return f"{kind}({', '.join(_describe(v, depth - 1) for v in value)})"
+    shown = repr(value)
+    return kind or type(value).__name__ if " at 0x" in shown or not depth else shown
 
 
 def _write(path: Path, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> None:

@@ -16,10 +16,11 @@ from ppl_vae.objectives import ELBO, Objective, PyroELBO
 from ppl_vae.objectives.adversarial import Adversarial
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng
-from ppl_vae.training.checkpoint import Checkpoint
+from ppl_vae.training.checkpoint import Checkpoint, saved_order_seed
 from ppl_vae.training.guards import (
     refuse_bad_arguments,
     refuse_unfit_program,
+    warn_of_columns,
     warn_of_data,
     warn_of_floor,
 )
@@ -88,7 +89,8 @@ def fit(
 
     Raises:
         ValueError: If data, program and arguments do not fit together.
-        NonFiniteError: If a loss or gradient is not finite; the program keeps its last good state.
+        NonFiniteError: If a loss, a gradient or an updated parameter is not finite; the program
+            keeps its last good state.
 
     Example:
         >>> from ppl_vae import MLP, Conditional, Normal, Shared, StandardNormal, VAE
@@ -115,7 +117,10 @@ def fit(
             stack.enter_context(forked_rng(device_of(program), seed))
             generator.manual_seed(seed)
         else:
-            generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
+            drawn = int(torch.empty((), dtype=torch.int64).random_().item())
+            # A run that resumes must split the rows as it did before.
+            saved = saved_order_seed(Path(checkpoint)) if checkpoint is not None else None
+            generator.manual_seed(drawn if saved is None else saved)
         train, held = _split(program, batch, validation, generator)
         stack.enter_context(evaluating(program))  # gives every part back in the mode it was in
         program.train()
@@ -125,7 +130,12 @@ def fit(
         head = train.take(torch.arange(min(train.rows, max(2, batch_size))))
         objective_state = objective.init(program, head)
         refuse_unfit_program(program, objective_state, train.rows, batch_size)
+        if isinstance(objective, ELBO):
+            warn_of_columns(objective_state.found)
         warn_of_data(program, train)
+        # Gradients of an earlier fit are no part of this one; a zero would decay, None does not.
+        for parameter in (*program.parameters(), *objective_state.found.params.values()):
+            parameter.grad = None
         if patience is not None and isinstance(objective, Adversarial):
             raise ValueError(
                 "Got patience under Adversarial; expected none: an adversary has no validation "
@@ -139,6 +149,8 @@ def fit(
         }
         state = TrainState(program, objective_state, phases, updaters, clip_norm)
         loop = Loop(state, objective, train, held, batch_size, patience, generator)
+        if patience is not None:
+            loop.refuse_no_score()
         save = None
         if checkpoint is not None:
             file = Checkpoint(Path(checkpoint), loop, seed)

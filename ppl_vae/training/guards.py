@@ -113,6 +113,16 @@ def refuse_unfit_program(
         )
 
 
+def warn_of_columns(found: Structure) -> None:
+    """Warn where an ELBO has no parts per datum to log; of a Delta the objective warns itself."""
+    if found.undefined is not None and not found.points:
+        warnings.warn(
+            f"{found.undefined[0].upper()}{found.undefined[1:]}: the history has no elbo and no kl "
+            "column, only the loss and the reconstruction.",
+            stacklevel=3,
+        )
+
+
 def warn_of_data(program: nn.Module, batch: Batch) -> None:
     """Warn of columns that a learned scale would fit without bound, or beyond their precision."""
     if not isinstance(program, VAE) or (floor := _floor(program)) is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import Objective
-from ppl_vae.programs.modes import device_of, evaluating, forked_rng
+from ppl_vae.programs.modes import device_of, evaluating, forked_rng, probing
 from ppl_vae.training.history import History
 from ppl_vae.training.progress import progress_bar
 from ppl_vae.training.step import TrainState, train_step
@@ -67,8 +67,23 @@ class Loop:
                 bar.epoch(row)
                 if after_epoch is not None:
                     after_epoch()
-        if self.best:
-            self.state.load(self.best)
+        if self.best:  # a parameter that came later stays as it is
+            self.state.load({**self.state.tensors(), **self.best})
+
+    def refuse_no_score(self) -> None:
+        """Refuse patience where the objective has no validation score, before training.
+
+        Raises:
+            ValueError: If so.
+        """
+        with probing(self.state.program):
+            means = self._validate()
+        if self.patience is not None and self.objective.score(means) is None:
+            raise ValueError(
+                f"Got patience={self.patience} under {type(self.objective).__name__}, whose "
+                "validation score is None; expected a score to judge epochs by. Try "
+                "patience=None, or give the objective a score(means)."
+            )
 
     def _epoch(self, epoch: int, steps: int, tick: Callable[[], None]) -> dict[str, float]:
         start = time.perf_counter()
@@ -89,7 +104,8 @@ class Loop:
         rate = next(iter(self.state.updaters.values())).learning_rate
         if rate is not None:
             row["learning_rate"] = rate
-        for updater in self.state.updaters.values():
+        # Phases may share an updater, which ends the epoch once.
+        for updater in {id(u): u for u in self.state.updaters.values()}.values():
             updater.end_epoch()
         row["seconds"] = time.perf_counter() - start
         return row
@@ -105,6 +121,7 @@ class Loop:
             torch.no_grad(),
             poutine.block(),
             evaluating(program),
+            evaluating(self.state.objective_state),  # a critic too
             forked_rng(device_of(program), seed=0),
         ):
             for index in torch.arange(self.held.rows).split(self.batch_size):
@@ -123,7 +140,9 @@ class Loop:
         if self.patience is None or warming or not means:
             return
         score = self.objective.score(means)
-        if score is not None and score > self.best_score:
+        if score is None:  # nothing to judge by is no reason to stop
+            return
+        if score > self.best_score:
             self.best_score, self.waited = score, 0
             self.best = {k: v.detach().clone() for k, v in self.state.tensors().items()}
         else:

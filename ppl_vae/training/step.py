@@ -95,8 +95,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
     With one phase and no clipping this is `pyro.infer.SVI.step`, bit for bit.
 
     Raises:
-        NonFiniteError: If a loss or gradient is not finite. Nothing of the step stays applied to
-            the program.
+        NonFiniteError: If a loss, a gradient or an updated parameter is not finite. Nothing of
+            the step stays applied to the program.
     """
     infos: list[StepInfo] = []
     # A later phase may fail after an earlier one has moved the program.
@@ -143,9 +143,28 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         if state.clip_norm is not None and norm > state.clip_norm:
             for gradient in gradients:
                 gradient.mul_(state.clip_norm / norm)
+        old = [p.detach().clone() for p in leaves]
         state.updaters[phase.name].update(leaves)
         zero_grads(leaves)
+        if _left_the_finite(old, leaves):
+            with torch.no_grad():
+                for tensor, value in (*zip(leaves, old, strict=True), *buffers, *before):
+                    tensor.copy_(value)
+            raise NonFiniteError(
+                f"Step {state.steps + 1}, phase {phase.name!r}: got parameters that are not finite "
+                f"after the update, from a gradient of norm {norm.item():g}; expected finite "
+                "numbers. The program keeps its last good state. Try a smaller learning rate, or "
+                "clip_norm=10."
+            )
         infos.append(StepInfo(loss.detach() / scale, parts, norm.item(), rows))
     state.steps += 1
     merged = {k: v for info in infos for k, v in info.parts.items()}
     return state, infos[0]._replace(parts=merged)
+
+
+def _left_the_finite(old: list[Tensor], new: list[Tensor]) -> bool:
+    """Whether an update made a finite number infinite or NaN."""
+    # The largest absolute value, in one fused pass: a sum of squares may overflow.
+    if not new or torch.nn.utils.get_total_norm(new, norm_type=torch.inf).isfinite():
+        return False
+    return any(bool((a.isfinite() & ~b.isfinite()).any()) for a, b in zip(old, new, strict=True))

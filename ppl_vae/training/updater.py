@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from pyro.optim import PyroOptim
@@ -15,6 +17,8 @@ OptimizerSpec: TypeAlias = tuple[type[torch.optim.Optimizer], dict[str, Any]] | 
 ScheduleSpec: TypeAlias = (
     tuple[type[LRScheduler], dict[str, Any]] | Callable[[torch.optim.Optimizer], LRScheduler]
 )
+
+_KIND = "__kind__"  # marks what JSON has no form for
 
 
 class Updater:
@@ -89,7 +93,11 @@ class Updater:
         return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer is not None else None
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Give tensors and plain values to save."""
+        """Give tensors and JSON values to save.
+
+        Raises:
+            ValueError: If JSON would not give the values back as they are.
+        """
         if isinstance(self.spec, PyroOptim):
             dicts = [self.spec.optim_objs[p].state_dict() for p in self.leaves]
         else:
@@ -106,13 +114,15 @@ class Updater:
                         values.setdefault(str(index), {})[name] = value
             plain.append({"values": values, "param_groups": state["param_groups"]})
         schedule = self.scheduler.state_dict() if self.scheduler is not None else None
-        return tensors, {"optimizers": plain, "schedule": schedule}
+        return tensors, _encoded({"optimizers": plain, "schedule": schedule})
 
     def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Take back what `state` gave, after `take` of the same parameters in the same order."""
+        plain = _decode(plain)
         if isinstance(self.spec, PyroOptim):
             for p in self.leaves:
                 self.spec.optim_objs[p] = self.spec._get_optim(p)
+                self.spec.grad_clip[p] = self.spec._get_grad_clip(p)
             optimizers = [self.spec.optim_objs[p] for p in self.leaves]
         else:
             optimizers = [self.optimizer] if self.optimizer is not None else []
@@ -125,3 +135,43 @@ class Updater:
             optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
         if self.scheduler is not None:
             self.scheduler.load_state_dict(plain["schedule"])
+
+
+def _encoded(state: dict[str, Any]) -> dict[str, Any]:
+    """Encode for JSON, and make sure that it comes back: MultiStepLR counts by integer keys."""
+    code = _encode(state)
+    try:
+        fault = None if _decode(json.loads(json.dumps(code))) == state else "it comes back changed"
+    except (TypeError, ValueError) as error:
+        fault = str(error)
+    if fault is not None:
+        raise ValueError(
+            f"Got an optimizer or schedule whose state no checkpoint can hold ({fault}); expected "
+            "numbers, strings, lists, tuples and dicts of them. Try another schedule of "
+            "torch.optim.lr_scheduler, or checkpoint=None."
+        )
+    return cast(dict[str, Any], code)
+
+
+def _encode(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        if all(isinstance(k, str) for k in value) and not isinstance(value, Counter):
+            return {k: _encode(v) for k, v in value.items()}
+        kind = "Counter" if isinstance(value, Counter) else "dict"
+        return {_KIND: kind, "items": [[_encode(k), _encode(v)] for k, v in value.items()]}
+    if isinstance(value, tuple):
+        return {_KIND: "tuple", "items": [_encode(v) for v in value]}
+    return [_encode(v) for v in value] if isinstance(value, list) else value
+
+
+def _decode(code: Any) -> Any:  # noqa: ANN401
+    if isinstance(code, list):
+        return [_decode(v) for v in code]
+    if not isinstance(code, dict):
+        return code
+    if _KIND not in code:
+        return {k: _decode(v) for k, v in code.items()}
+    items = _decode(code["items"])
+    if code[_KIND] == "tuple":
+        return tuple(items)
+    return Counter(dict(items)) if code[_KIND] == "Counter" else dict(items)
