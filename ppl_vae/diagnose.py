@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ppl_vae import diagnostics
 from ppl_vae.posterior import posterior_predictive, prior_predictive
+from ppl_vae.posterior.draws import observed_values
 from ppl_vae.programs.describe import Line, describe
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
@@ -32,6 +33,8 @@ class Diagnosis:
         name: What the reports call it.
         lines: The program in words.
         latents: Names of the latent sites.
+        shared: Those outside the data plate, which no datum has to itself. Without any other, what
+            is said of codes is None.
         observed: Names of the observed sites.
         undefined: Why there are no log weights under its own guide; None where there are.
         evidence: Evidence of each datum under the program's own guide.
@@ -46,6 +49,7 @@ class Diagnosis:
         data: The first observed site, ``(N, *event)``.
         reconstructions: E[x|z] at `codes`, ``(N, *event)``.
         samples: E[x|z] at `prior_codes` (draws of x where no mean is known), ``(N, *event)``.
+        generated: x ~ p(x|z) at `prior_codes`, ``(N, *event)``.
         labels: One label per datum, or None.
         history: The training history, or None.
         notes: What is assumed beside the equations.
@@ -57,20 +61,22 @@ class Diagnosis:
     name: str
     lines: tuple[Line, ...]
     latents: tuple[str, ...]
+    shared: tuple[str, ...]
     observed: tuple[str, ...]
     undefined: str | None
     evidence: diagnostics.Evidence | None
     fresh_evidence: diagnostics.Evidence | None
     terms: diagnostics.ThreeTerms | None
-    active: diagnostics.ActiveUnits
-    mmd: diagnostics.MMDTest
-    classifier: diagnostics.ClassifierTest
-    codes: Floats
-    code_means: Floats
-    prior_codes: Floats
+    active: diagnostics.ActiveUnits | None
+    mmd: diagnostics.MMDTest | None
+    classifier: diagnostics.ClassifierTest | None
+    codes: Floats | None
+    code_means: Floats | None
+    prior_codes: Floats | None
     data: Floats
     reconstructions: Floats
     samples: Floats
+    generated: Floats
     labels: NDArray[Any] | None
     history: History | None
     notes: tuple[str, ...]
@@ -118,9 +124,16 @@ def diagnose(
     start = time.perf_counter()
     batch = program_batch(program, x, name="x")
     if batch.rows < 20:
-        raise ValueError(f"Got {batch.rows} rows; expected at least 20 to test q(z) against p(z).")
-    if labels is not None and len(np.asarray(labels)) != batch.rows:
-        raise ValueError(f"Got {len(np.asarray(labels))} labels; expected {batch.rows}, one a row.")
+        raise ValueError(
+            f"Got {batch.rows} rows; expected at least 20 to test q(z) against p(z). Try more data."
+        )
+    if labels is not None and np.shape(labels)[:1] != (batch.rows,):
+        raise ValueError(
+            f"Got labels of shape {np.shape(labels)}; expected {batch.rows}, one a row. "
+            "Try the labels of these rows only, or None."
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"Got seed={seed!r}; expected an integer. Try seed=0.")
     lines, found = describe(program, batch)
     evidence = terms = None
     latents: dict[str, Tensor] = {}
@@ -133,16 +146,29 @@ def diagnose(
         latents = draws.latents
     predictive = posterior_predictive(program, batch, 1, seed=seed)
     if not latents:
-        latents = posterior_predictive(program, batch, min(num_samples, 50), seed=seed).latents
-    codes = _side_by_side(predictive.latents, 2)[0]
-    code_means = _side_by_side(latents, 2).mean(0)
+        # At most 50, for x is drawn beside z; two tell the noise of their mean.
+        few = min(max(num_samples, 2), 50)
+        latents = posterior_predictive(program, batch, few, seed=seed).latents
     prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1)
-    prior_codes = _side_by_side(prior.latents, 1)
     site = found.observed[0]
+    own = [n for n in found.latents if n not in found.shared]
+    codes = code_means = prior_codes = None
+    active = mmd = classifier = None
+    if own:
+        codes = _side_by_side(predictive.latents, own, 2)[0]
+        draws_of_z = _side_by_side(latents, own, 2)
+        code_means = draws_of_z.mean(0)
+        prior_codes = _side_by_side(prior.latents, own, 1)
+        active = diagnostics.active_units(
+            code_means, noise=draws_of_z.var(0, ddof=1).mean(0) / len(draws_of_z)
+        )
+        mmd = diagnostics.mmd_test(codes, prior_codes, seed=seed)
+        classifier = diagnostics.classifier_two_sample(codes, prior_codes, seed=seed)
     return Diagnosis(
         name=name,
         lines=lines,
         latents=found.latents,
+        shared=found.shared,
         observed=found.observed,
         undefined=found.undefined,
         evidence=evidence,
@@ -152,15 +178,16 @@ def diagnose(
             _array(weighted_draws(fresh, batch, num_samples, seed=seed + 2).log_weights)
         ),
         terms=terms,
-        active=diagnostics.active_units(code_means),
-        mmd=diagnostics.mmd_test(codes, prior_codes, seed=seed),
-        classifier=diagnostics.classifier_two_sample(codes, prior_codes, seed=seed),
+        active=active,
+        mmd=mmd,
+        classifier=classifier,
         codes=codes,
         code_means=code_means,
         prior_codes=prior_codes,
-        data=_array(batch.tensors[0]),
+        data=_array(observed_values(program, batch)[site]),
         reconstructions=_array(predictive.means.get(site, predictive.data[site])[0]),
         samples=_array(prior.means.get(site, prior.data[site])),
+        generated=_array(prior.data[site]),
         labels=None if labels is None else np.asarray(labels),
         history=history,
         notes=tuple(getattr(program, "notes", list)()),
@@ -174,11 +201,7 @@ def _array(value: Tensor) -> Floats:
     return value.detach().double().cpu().numpy()
 
 
-def _side_by_side(latents: Mapping[str, Tensor], draw_dims: int) -> Floats:
-    return np.concatenate(
-        [
-            _array(v.flatten(draw_dims) if v.dim() > draw_dims else v[..., None])
-            for v in latents.values()
-        ],
-        axis=-1,
-    )
+def _side_by_side(latents: Mapping[str, Tensor], names: list[str], draw_dims: int) -> Floats:
+    values = [latents[n] for n in names]
+    flat = [v.flatten(draw_dims) if v.dim() > draw_dims else v[..., None] for v in values]
+    return np.concatenate([_array(v) for v in flat], axis=-1)

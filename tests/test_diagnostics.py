@@ -360,6 +360,20 @@ def test_active_units_are_those_that_move() -> None:
     assert active_units([[0.0], [1.0]]).variance[0] == 0.5  # unbiased
 
 
+def test_the_noise_of_means_of_draws_is_no_activity() -> None:
+    # Means of S = 20 draws add 1/20 to the variances 0, 0.04, 1; its error is 0.05 sqrt(2/N).
+    rng = np.random.default_rng(23)
+    means = rng.standard_normal((5000, 3)) * [0.0, 0.2, 1.0]
+    draws = means + rng.standard_normal((20, 5000, 3))
+    noise = draws.var(0, ddof=1).mean(0) / 20
+    assert active_units(draws.mean(0)).count == 3
+    units = active_units(draws.mean(0), noise=noise)
+    assert units.active.tolist() == [False, True, True]
+    # 5 standard errors of a variance v + 0.05 over N data: (v + 0.05) sqrt(2/N).
+    assert (abs(units.variance - [0, 0.04, 1]) < 5 * np.array([0.05, 0.09, 1.05]) * 0.02).all()
+    assert (active_units(draws.mean(0), noise=[9, 9, 9]).variance == 0).all()
+
+
 # Two samples
 
 
@@ -533,6 +547,9 @@ def test_bad_log_weights_are_refused(call: Callable, log_w: np.ndarray, says: st
         (lambda: active_units(OK[:1]), "1 row"),
         (lambda: active_units(EMPTY_DATUM), "-inf"),
         (lambda: active_units(OK, threshold=np.nan), "threshold"),
+        (lambda: active_units(OK, noise=[0.1]), "noise: got"),
+        (lambda: active_units(OK, noise=[0.1, -1]), "one a unit"),
+        (lambda: active_units(OK, noise=[0.1, np.nan]), "one a unit"),
         (lambda: mmd2(OK, OK[:, :1]), "2 and 1 columns"),
         (lambda: mmd2(OK, OK), "most are equal"),
         (lambda: mmd2(OK, OK, bandwidth=0.0), "bandwidth"),

@@ -14,9 +14,12 @@ from torch.distributions import constraints
 def mixture_log_prob(value: Tensor, log_weights: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     """log Σ_k w_k N(value; loc_k, diag(scale_k²)), in nats, without a (*B, K, D) array.
 
-    The quadratic form is expanded into two matrix products, about 100 times quicker than
-    broadcasting at K = 500. Values are centred on the components first, which keeps the
-    cancellation in the expansion at the size of the mixture's spread over its scales.
+    The quadratic form is expanded into two matrix products, about ten times quicker than
+    broadcasting at K = 500, D = 40, B = 128. Values are centred on the components first, which
+    keeps the cancellation in the expansion at the size of the mixture's spread over its scales,
+    squared. At scales of 1e-3 that would still lose nats in float32, so the products are float64
+    whatever the input: forward and backward take 2 ms there on one core, no more than in float32;
+    broadcasting takes 30.
 
     Args:
         value: ``(*B, D)``.
@@ -25,7 +28,7 @@ def mixture_log_prob(value: Tensor, log_weights: Tensor, loc: Tensor, scale: Ten
         scale: ``(K, D)``, positive.
 
     Returns:
-        ``(*B,)``.
+        ``(*B,)``, in the dtype of the input.
 
     Example:
         >>> one = mixture_log_prob(
@@ -34,6 +37,8 @@ def mixture_log_prob(value: Tensor, log_weights: Tensor, loc: Tensor, scale: Ten
         >>> torch.allclose(one, torch.tensor(-0.5 * math.log(2 * math.pi)))
         True
     """
+    dtype = torch.result_type(value, loc)
+    value, log_weights, loc, scale = (t.double() for t in (value, log_weights, loc, scale))
     centre = loc.mean(0)
     value, loc = value - centre, loc - centre
     precision = scale.square().reciprocal()
@@ -43,7 +48,7 @@ def mixture_log_prob(value: Tensor, log_weights: Tensor, loc: Tensor, scale: Ten
         + (loc.square() * precision).sum(-1)
     )
     normaliser = scale.log().sum(-1) + 0.5 * loc.shape[-1] * math.log(2 * math.pi)
-    return torch.logsumexp(log_weights - normaliser - 0.5 * quadratic, dim=-1)
+    return torch.logsumexp(log_weights - normaliser - 0.5 * quadratic, dim=-1).to(dtype)
 
 
 class MixtureOfNormals(TorchDistribution):
@@ -74,7 +79,7 @@ class MixtureOfNormals(TorchDistribution):
         batch_shape: Size = Size(),  # noqa: B008
     ) -> None:
         self.log_weights, self.loc, self.scale = log_weights, loc, scale
-        super().__init__(batch_shape, loc.shape[-1:], validate_args=False)
+        super().__init__(batch_shape, loc.shape[-1:])
 
     def expand(self, batch_shape: Size, _instance: None = None) -> MixtureOfNormals:
         """Give independent copies of shape `batch_shape`."""
@@ -92,5 +97,7 @@ class MixtureOfNormals(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, ``(*batch_shape,)``."""
+        if self._validate_args:  # a value of one dim would broadcast to all D
+            self._validate_sample(value)
         log_prob = mixture_log_prob(value, self.log_weights, self.loc, self.scale)
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))

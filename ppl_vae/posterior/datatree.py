@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from torch import Size, Tensor, nn
 
 from ppl_vae.diagnostics import evidence
-from ppl_vae.posterior.draws import posterior_predictive, prior_predictive
+from ppl_vae.posterior.draws import (
+    data_at,
+    observed_values,
+    posterior_predictive,
+    prior_predictive,
+)
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
 from ppl_vae.programs.traces import structure
@@ -33,8 +38,9 @@ def to_datatree(
 
     Groups: ``posterior`` and ``prior`` (a variable per latent site), ``posterior_predictive``,
     ``prior_predictive`` and ``observed_data``, and where there are log weights ``sample_stats``
-    (``log_weight``, ``log_p_x_given_z``) and ``evidence`` (per row: ``log_evidence``, ``se``,
-    ``khat``). Events of up to 32 cells become one variable per column; larger ones (images) one
+    (``log_weight``, ``log_p_x_given_z``, both of the draws in ``posterior``; left out where
+    discrete sites are summed out) and ``evidence`` (per row: ``log_evidence``, ``se``, ``khat``).
+    Events of up to 32 cells become one variable per column; larger ones (images) one
     variable with rows and cells stacked in the dim ``cell``, the form that ArviZ's predictive
     plots take.
 
@@ -45,7 +51,8 @@ def to_datatree(
     Args:
         program: A `VAE` or `Program`.
         x: Data as `fit` takes them; a DataFrame names the columns.
-        num_samples: Draws S per datum. Memory is about 16 S N cells bytes.
+        num_samples: Draws S per datum. About 16 S N bytes are kept for each cell of x and z, and
+            nearly twice as many used while drawing (float32; N and S in the hundreds).
         columns: Names of the columns of the observed site.
         seed: Fork torch's random state and start here.
 
@@ -67,12 +74,10 @@ def to_datatree(
         columns = [str(c) for c in x.columns]
     batch = program_batch(program, x, name="x")
     found = structure(program, batch)
-    after = posterior_predictive(program, batch, num_samples, seed=seed)
     shape = (num_samples, batch.rows)
-    before = prior_predictive(
-        program, num_samples * batch.rows, like=batch, seed=None if seed is None else seed + 1
-    )
-    observed = _observed_values(batch.tensors, after.data)
+
+    def other(step: int) -> int | None:
+        return None if seed is None else seed + step
 
     def latents(draws: dict[str, Tensor], lead: int) -> xr.Dataset:
         return xr.Dataset({n: _latent(n, v, shape, v.shape[lead:]) for n, v in draws.items()})
@@ -83,39 +88,36 @@ def to_datatree(
             merged |= _cells(site, value, lead, columns if len(values) == 1 else None)
         return xr.Dataset(merged)
 
-    groups = {
-        "posterior": latents(after.latents, 2),
-        "posterior_predictive": cells(after.data, shape),
-        "prior": latents(before.latents, 1),
-        "prior_predictive": cells(before.data, shape),
-        "observed_data": cells(observed, (batch.rows,)),
-    }
+    weighted = None
     if found.undefined is None:
-        draws = weighted_draws(program, batch, num_samples, seed=seed)
-        stats = {"log_weight": draws.log_weights, "log_p_x_given_z": draws.log_likelihood}
-        groups["sample_stats"] = xr.Dataset(
-            {
-                k: (("chain", "draw", "row"), _numpy(v)[None])
-                for k, v in stats.items()
-                if v is not None
-            }
-        )
+        weighted = weighted_draws(program, batch, num_samples, seed=seed)
+    if weighted is not None and weighted.latents:
+        drawn = data_at(program, batch, weighted.latents, seed=other(2))
+    else:
+        drawn = posterior_predictive(program, batch, num_samples, seed=seed)
+    groups = {
+        "posterior": latents(drawn.latents, 2),
+        "posterior_predictive": cells(drawn.data, shape),
+    }
+    del drawn  # before as much again is drawn
+    drawn = prior_predictive(program, num_samples * batch.rows, like=batch, seed=other(1))
+    groups |= {
+        "prior": latents(drawn.latents, 1),
+        "prior_predictive": cells(drawn.data, shape),
+        "observed_data": cells(observed_values(program, batch), (batch.rows,)),
+    }
+    if weighted is not None:
+        if weighted.log_likelihood is not None:
+            stats = {"log_weight": weighted.log_weights, "log_p_x_given_z": weighted.log_likelihood}
+            groups["sample_stats"] = xr.Dataset(
+                {k: (("chain", "draw", "row"), _numpy(v)[None]) for k, v in stats.items()}
+            )
         if num_samples > 1:
-            result = evidence(_numpy(draws.log_weights))
+            result = evidence(_numpy(weighted.log_weights))
             groups["evidence"] = xr.Dataset(
                 {k: ("row", getattr(result, k)) for k in ("log_evidence", "se", "khat")}
             )
     return xr.DataTree.from_dict({k: _with_coords(v) for k, v in groups.items()})
-
-
-def _observed_values(tensors: tuple[Tensor, ...], drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-    # Which argument a site observes is known by its shape: (N, *event).
-    found = {}
-    for site, value in drawn.items():
-        fits = [t for t in tensors if t.shape == value.shape[1:]]
-        if fits:
-            found[site] = fits[0]
-    return found
 
 
 def _latent(

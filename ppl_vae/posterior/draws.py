@@ -14,7 +14,7 @@ from ppl_vae.data.batches import Batch, as_batch
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS
 from ppl_vae.programs.modes import drawing, dtype_of
-from ppl_vae.programs.traces import Structure, rows_first, run_guide, structure
+from ppl_vae.programs.traces import Structure, probe, rows_first, run_guide, structure
 from ppl_vae.programs.vae import VAE
 
 
@@ -159,15 +159,69 @@ def data_given(
         )
     count = len(next(iter(latents.values())))
     index = torch.arange(count) % batch.rows
+    dims = dict.fromkeys(latents, 0)
+    return _shaped(_model_at(program, batch, index, latents, dims, found, seed), (count,))
+
+
+def data_at(
+    program: nn.Module,
+    x: Any,  # noqa: ANN401
+    latents: Mapping[str, Tensor],
+    *,
+    seed: int | None = None,
+) -> Draws:
+    """Draw new data at posterior draws ``(S, N, *event)``, such as those of `weighted_draws`.
+
+    Args:
+        program: A `VAE` or `Program`.
+        x: The data of which `latents` are draws.
+        latents: Draws by site.
+        seed: Fork torch's random state and start here; not the seed of `latents`, or z and the
+            noise of x are functions of the same numbers.
+    """
+    batch = program_batch(program, x, name="x")
+    found = _with_plate(program, batch)
+    model, _ = probe(program, batch)
+    shape = next(iter(latents.values())).shape[:2]
+    flat = {n: v.flatten(0, 1) for n, v in latents.items()}
+    # Where `rows_first` took the rows from.
+    dims = {n: v.dim() - len(model.nodes[n]["fn"].event_shape) + found.dim for n, v in flat.items()}
+    index = torch.arange(batch.rows).repeat(shape[0])
+    return _shaped(_model_at(program, batch, index, flat, dims, found, seed), tuple(shape))
+
+
+def observed_values(program: nn.Module, x: Any) -> dict[str, Tensor]:  # noqa: ANN401
+    """Give what each observed site was given, ``(N, *event)``: not always one argument as it is.
+
+    Args:
+        program: A `VAE` or `Program`.
+        x: Data as `fit` takes them.
+    """
+    batch = program_batch(program, x, name="x")
+    found = _with_plate(program, batch)
+    model, _ = probe(program, batch)
+    return {n: rows_first(model.nodes[n], found.dim) for n in found.observed}
+
+
+def _model_at(
+    program: nn.Module,
+    batch: Batch,
+    index: Tensor,
+    latents: Mapping[str, Tensor],
+    dims: Mapping[str, int],
+    found: Structure,
+    seed: int | None,
+) -> list[Draws]:
+    """Run the model with `latents`, rows in front, on the rows `index`; the plate is at `dims`."""
     pieces = []
     with drawing(program, seed):
-        for at, rows in zip(torch.arange(count).split(ROWS), index.split(ROWS), strict=True):
-            piece = batch.take(rows.to(batch.tensors[0].device))
-            values = {n: v[at] for n, v in latents.items()}
+        for at in torch.arange(len(index)).split(ROWS):
+            piece = batch.take(index[at].to(batch.tensors[0].device))
+            values = {n: v[at].movedim(0, dims[n]) for n, v in latents.items()}
             fixed = poutine.condition(poutine.uncondition(program.model), data=values)
             model = poutine.trace(fixed).get_trace(*piece.args, **piece.kwargs)
             pieces.append(_collect(model, found))
-    return _shaped(pieces, (count,))
+    return pieces
 
 
 def _collect(model: Trace, found: Structure) -> Draws:

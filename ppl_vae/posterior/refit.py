@@ -18,8 +18,19 @@ from ppl_vae.objectives import ELBO
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.modes import evaluating, forked_rng
 from ppl_vae.programs.program import Program
+from ppl_vae.programs.registration import register
 from ppl_vae.programs.traces import NoDensityError, functions, probe, structure
-from ppl_vae.training import fit
+from ppl_vae.training import History, fit
+
+
+class Refitted(Program):
+    """A program with the guide that `refit_guide` fitted.
+
+    Attributes:
+        history: The training of that guide: whether ``history["elbo"]`` has levelled off.
+    """
+
+    history: History
 
 
 def refit_guide(
@@ -32,7 +43,7 @@ def refit_guide(
     learning_rate: float = 1e-3,
     seed: int = 0,
     progress: bool = True,
-) -> Program:
+) -> Refitted:
     """Freeze p(z) and p(x|z), and fit a fresh q(z|x) with full covariance to x by the ELBO.
 
     The same fresh guide for every program is how their evidences are compared: an adversarial
@@ -51,7 +62,8 @@ def refit_guide(
         progress: Show a progress bar.
 
     Returns:
-        A program with the same model, θ bit-equal, and the new guide.
+        A program with the same model, θ bit-equal, and the new guide; its attribute `history` is
+        the record of the fit.
 
     Raises:
         NoDensityError: If the prior has no density, or a latent is discrete or shared by all data.
@@ -63,6 +75,8 @@ def refit_guide(
         >>> fresh = refit_guide(
         ...     Program(world.model, world.broken_guide(scale=3.0)), x, epochs=2, progress=False
         ... )
+        >>> len(fresh.history)
+        2
     """
     batch = program_batch(program, x, name="x")
     found = structure(program, batch)
@@ -97,14 +111,14 @@ def refit_guide(
 
     def guide(*args: Tensor, **kwargs: Tensor) -> None:
         data = (*args, *kwargs.values())
-        pyro.module(f"refit_{id(encoder)}", encoder)
+        register(encoder)
         joint = encoder(*(c.to(latent) for c in data))
         with pyro.plate(found.plate, len(data[0]), dim=found.dim):
             _sample_joint(joint, found.latents, shapes, transforms)
 
-    fresh = Program(frozen_model, guide, modules=[encoder, program], plate=found.plate)
+    fresh = Refitted(frozen_model, guide, modules=[encoder, program], plate=found.plate)
     steps = torch.optim.lr_scheduler.CosineAnnealingLR
-    fit(
+    fresh.history, _ = fit(
         fresh,
         batch,
         objective=ELBO(),
