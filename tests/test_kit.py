@@ -18,6 +18,7 @@ from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from ppl_vae import (
+    ELBO,
     MLP,
     VAE,
     Adversarial,
@@ -524,8 +525,8 @@ ALL = (
     "latents",
     "registered",
     "moves",
-    "log weights",
     "modes",
+    "log weights",
     "seed",
     "random state",
     "rows",
@@ -584,6 +585,67 @@ def test_foreign_programs_pass():
             pyro.sample("latent", dist.LogNormal(loc + 0.1 * x, 1.0))
 
     assert list(check_program(Program(model, guide), x)) == [n for n in ALL if n != "deepcopy"]
+
+
+def subsampling_model(x):
+    with pyro.plate("data", len(x), subsample_size=5) as rows:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x[rows])
+
+
+def subsampling_guide(x):
+    slope = pyro.param("slope", torch.tensor(0.3))
+    with pyro.plate("data", len(x), subsample_size=5) as rows:
+        pyro.sample("z", dist.Normal(slope * x[rows], 1.0))
+
+
+def labelled_model(x):
+    share = pyro.param("share", torch.tensor([0.3, 0.7]), constraint=constraints.simplex)
+    loc = pyro.param("loc", torch.tensor([-1.0, 1.0]))
+    with pyro.plate("data", len(x)):
+        y = pyro.sample("y", dist.Categorical(share), infer={"enumerate": "parallel"})
+        pyro.sample("x", dist.Normal(loc[y], 1.0), obs=x)
+
+
+def empty_guide(x):
+    pass
+
+
+def labelled_guide(x):
+    slope = pyro.param("slope", torch.zeros(2))
+    with pyro.plate("data", len(x)):
+        logits = x.unsqueeze(-1) * slope
+        pyro.sample("y", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+
+
+def shared_model(x):
+    centre = pyro.sample("centre", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(centre, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def shared_guide(x):
+    centre = pyro.sample("centre", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+    slope = pyro.param("slope", torch.tensor(0.1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(slope * x + centre, 1.0))
+
+
+FOREIGN = [
+    (subsampling_model, subsampling_guide, ["log weights", *ALL[5:10]]),
+    (labelled_model, empty_guide, list(ALL[5:10])),
+    (labelled_model, labelled_guide, []),
+    (shared_model, shared_guide, ["rows"]),  # and its log weights are refused, as they should be
+]
+
+
+@pytest.mark.parametrize(("model", "guide", "excused"), FOREIGN)
+def test_what_a_program_has_not_is_not_asked_of_it(model, guide, excused):
+    sums = model is labelled_model
+    objective = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1) if sums else ELBO()
+    laws = check_program(Program(model, guide), torch.randn(12), objective=objective)
+    assert list(laws) == [n for n in ALL if n not in (*excused, "deepcopy")]
 
 
 def test_a_program_is_left_as_found():

@@ -1,0 +1,195 @@
+"""A VAE and an AAE of handwritten digits, trained, diagnosed and laid side by side."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ppl_vae.conditional import Conditional
+from ppl_vae.data import digits
+from ppl_vae.diagnose import Diagnosis, diagnose
+from ppl_vae.families import Binomial, Normal
+from ppl_vae.nets import MLP
+from ppl_vae.objectives import ELBO, Adversarial, Objective
+from ppl_vae.posterior import refit_guide
+from ppl_vae.priors import StandardNormal
+from ppl_vae.programs import VAE
+from ppl_vae.training import fit
+
+HELD_OUT = 500  # of 1797 digits
+
+WEIGHT = 20.0  # of the critic: at 10 the match of q(z) and p(z) comes slower
+
+NEXT = (
+    "Swap the prior: GaussianMixture(torch.randn(10, 2), learned=True) where StandardNormal(2) "
+    'was, and nothing else; then report("priors.html", diagnose(…), diagnose(…)).',
+    "Open the latent space: eight dimensions in prior, decoder and encoder. Watch the "
+    "reconstructions, the three terms and the active units.",
+    "Bring your own data: fit(program, x) takes any array, and counts, binary and real cells have "
+    "a family each. Two Pyro functions of your own are a program too: Program(model, guide).",
+)
+
+
+class DemoResult(NamedTuple):
+    """What the demo leaves.
+
+    Attributes:
+        vae: What was found out about the VAE.
+        aae: The same of the AAE.
+        page: The report of both side by side.
+    """
+
+    vae: Diagnosis
+    aae: Diagnosis
+    page: Path
+
+
+def demo(
+    out: str | Path = "ppl_vae_demo",
+    *,
+    seed: int = 0,
+    epochs: int = 100,
+    refit_epochs: int = 150,
+    num_samples: int = 500,
+    progress: bool = True,
+    console: Console | None = None,
+) -> DemoResult:
+    """Train one program under two objectives on digits, diagnose both on digits held out.
+
+    The program is z ~ N(0, I) in two dimensions, x|z ~ Binomial(16, decoder(z)), with the guide
+    z|x ~ N(encoder(x)). Under `ELBO` it is a VAE, under `Adversarial` an AAE. Writes ``vae.html``,
+    ``aae.html`` and ``report.html``, which has both side by side.
+
+    Args:
+        out: The folder to write to; it is made if it is not there.
+        seed: Seeds the split, start values, training and all draws: one seed, one result.
+        epochs: Passes over the training digits, for both.
+        refit_epochs: Passes over the held-out digits for the fresh guides, for both.
+        num_samples: Draws of z per digit in the diagnosis.
+        progress: Show progress bars.
+        console: Where to print; the terminal when absent.
+
+    Returns:
+        Both diagnoses and the path of the report.
+
+    Raises:
+        ValueError: If `out` is a file, or lies in a folder that cannot be made.
+    """
+    from ppl_vae.report import report
+    from ppl_vae.report.comparison import conclusion
+
+    start = time.perf_counter()
+    console = console or Console()
+    folder = _folder(out)
+    found = train_and_diagnose(
+        seed=seed, epochs=epochs, refit_epochs=refit_epochs, num_samples=num_samples,
+        progress=progress, console=console,
+    )  # fmt: skip
+    with console.status("writing the reports"):
+        for d in found:
+            report(folder / f"{d.name.lower()}.html", d)
+        page = report(folder / "report.html", *found)
+    console.print()
+    console.print(table(*found))
+    for sentence in conclusion(found):
+        console.print(escape(sentence), highlight=False)
+    console.print(f"{time.perf_counter() - start:.0f} s in all, seed {seed}.\n", highlight=False)
+    console.print(f"The report: [bold]{escape(str(page))}[/bold]", soft_wrap=True, highlight=False)
+    console.print("\nThe next three things to try:")
+    steps = Table.grid(padding=(0, 1))
+    for number, step in enumerate(NEXT, start=1):
+        steps.add_row(f"{number}.", escape(step))
+    console.print(steps, highlight=False)
+    return DemoResult(*found, page)
+
+
+def train_and_diagnose(
+    *, seed: int, epochs: int, refit_epochs: int, num_samples: int, progress: bool, console: Console
+) -> tuple[Diagnosis, Diagnosis]:
+    """Train the program under both objectives, and diagnose it on the digits held out.
+
+    The arguments are those of `demo`.
+
+    Returns:
+        The VAE's diagnosis and the AAE's.
+    """
+    train, held_out, labels = _split(seed)
+    console.print(
+        f"{len(train)} digits to train on, {len(held_out)} held out; 8 x 8 counts of 0..16, so "
+        "x|z is Binomial(16). One program, two objectives.",
+        highlight=False,
+    )
+
+    def diagnosed(name: str, objective: Objective) -> Diagnosis:
+        console.print(f"\n[bold]{name}[/bold], under {type(objective).__name__}:", highlight=False)
+        program = _program(seed)
+        history = fit(
+            program, train, objective=objective, epochs=epochs, validation=held_out, seed=seed,
+            progress=progress,
+        ).history  # fmt: skip
+        console.print("A fresh guide on the held-out digits, p(z) and p(x|z) frozen:")
+        fresh = refit_guide(program, held_out, epochs=refit_epochs, seed=seed, progress=progress)
+        with console.status("diagnosing"):
+            return diagnose(
+                program, held_out, name=name, labels=labels, history=history, fresh=fresh,
+                num_samples=num_samples, seed=seed,
+            )  # fmt: skip
+
+    return diagnosed("VAE", ELBO()), diagnosed("AAE", Adversarial(weight=WEIGHT))
+
+
+def table(*diagnoses: Diagnosis) -> Table:
+    """Lay diagnoses side by side as a table for the terminal, each number with its error.
+
+    Args:
+        diagnoses: What `diagnose` found, of one program or more.
+    """
+    from ppl_vae.report.comparison import comparison
+
+    title = f"On {len(diagnoses[0].data)} held-out digits, nats per datum"
+    shown = Table(title=title, box=SIMPLE, pad_edge=False)
+    shown.add_column("")
+    for d in diagnoses:
+        shown.add_column(escape(d.name), justify="right")
+    for row in comparison(diagnoses):
+        shown.add_row(*map(escape, row))
+    return shown
+
+
+def _program(seed: int) -> VAE:
+    """Build the program; the same start values every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VAE(
+            StandardNormal(2),
+            Conditional(MLP(128, 128), Binomial((8, 8), total=16), given=2),
+            Conditional(MLP(128, 128), Normal(2), given=(8, 8)),
+        )
+
+
+def _split(seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    x, labels = digits()
+    order = np.random.default_rng(seed).permutation(len(x))
+    held, kept = order[:HELD_OUT], order[HELD_OUT:]
+    return x[kept], x[held], labels[held]
+
+
+def _folder(out: str | Path) -> Path:
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"Got the folder {str(folder)!r}, which cannot be made ({error.strerror}); expected "
+            "one to write reports to. Try --out ppl_vae_demo."
+        ) from error
+    return folder

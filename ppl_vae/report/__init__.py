@@ -1,0 +1,3 @@
+"""One HTML page that says what was fitted and whether to trust it."""
+
+from ppl_vae.report.report import report as report

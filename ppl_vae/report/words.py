@@ -1,0 +1,215 @@
+"""What to conclude of the program: one or two sentences a section, chosen by the numbers.
+
+Effect sizes come before p-values, everywhere: a powerful test rejects every trained model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppl_vae.diagnose import Diagnosis
+from ppl_vae.report.numbers import count, p_value, percent, value
+
+
+def objective_name(d: Diagnosis) -> str | None:
+    """Name what a program was trained by, as its history shows; None without a history."""
+    if d.history is None or not len(d.history):
+        return None
+    if "critic_loss" in d.history:
+        return "Adversarial"
+    # A foreign estimator logs its loss alone; a Delta guide under ours leaves the reconstruction.
+    return "ELBO" if "reconstruction" in d.history else "another objective"
+
+
+def penalty_weight(d: Diagnosis) -> float | None:
+    """Read the weight of the KL, or of the critic, off the last epoch; None where it has none.
+
+    The loss is that weight times the penalty, less the reconstruction.
+    """
+    history = d.history
+    penalty = next((c for c in ("kl", "adversarial") if history is not None and c in history), None)
+    if history is None or penalty is None or not history[penalty][-1]:
+        return None
+    weight = float((history["loss"][-1] + history["reconstruction"][-1]) / history[penalty][-1])
+    return round(weight, 3 if weight < 1 else 2)
+
+
+def fitted(d: Diagnosis) -> str:
+    """Say by what, how long and on what."""
+    data = f"Everything below is on {count(len(d.data), 'datum', 'data')}"
+    if d.history is None or not len(d.history):
+        return f"How it was trained is not known: no history was given. {data}."
+    seconds = float(d.history["seconds"].sum()) if "seconds" in d.history else 0.0
+    time = f" in {value(seconds, 1)}\u00a0s" if seconds else ""
+    by = {
+        "ELBO": "the ELBO",
+        "Adversarial": "reconstruction and a critic on z, no KL term",
+        "another objective": "an objective of which only the loss is known",
+    }[objective_name(d) or "another objective"]
+    return f"Trained by {by}: {count(len(d.history), 'epoch')}{time}. {data}."
+
+
+def training(d: Diagnosis) -> str:
+    """Say whether the curves have levelled off, and whether held-out data follow."""
+    history = d.history
+    if history is None:
+        return ""
+    score = next(c for c in ("elbo", "reconstruction", "loss") if c in history)
+    name = {"elbo": "ELBO", "reconstruction": "reconstruction", "loss": "loss"}[score]
+    curve = history[score] * (-1 if score == "loss" else 1)
+    held = f"validation_{score}"
+    said = []
+    if len(curve) >= 10:
+        tenth = max(2, len(curve) // 10)
+        gain = float(curve[-tenth:].mean() - curve[-2 * tenth : -tenth].mean())
+        if gain > 0.015 * float(np.ptp(curve[len(curve) // 10 :])):
+            rest = "more epochs may help"
+        else:
+            rest = "it has all but levelled off"
+        fell = "fell" if (gain < 0) != (score == "loss") else "rose"
+        said.append(
+            f"Over the last {2 * tenth} epochs the {name} {fell} by {value(abs(gain))} nats per "
+            f"datum: {rest}."
+        )
+    if held in history:
+        outside = history[held] * (-1 if score == "loss" else 1)
+        best = int(outside.argmax())
+        lost = float(outside[best] - outside[-1])
+        if lost > 0.5 and best < len(outside) - 1:
+            said.append(
+                f"On held-out data it was best at epoch {int(history['epoch'][best])} and has lost "
+                f"{value(lost)} nats since: the program overfits."
+            )
+        else:
+            apart = float(outside[-1] - curve[-1])
+            side = "below" if apart < 0 else "above"
+            said.append(
+                f"Held-out data end {value(abs(apart))} nats per datum {side} the training data."
+            )
+    if "critic_accuracy" in history:
+        right = float(history["critic_accuracy"][-max(1, len(history) // 10) :].mean())
+        said.append(
+            f"The critic is right in {percent(right)} of its cases, where a coin is right in 50 %. "
+            "That it cannot tell would be no evidence that q(z) = p(z): see the match below."
+        )
+    return " ".join(said) or "Too few epochs to say more than what the curve shows."
+
+
+def reconstructions(d: Diagnosis) -> str:
+    """Say how much of the variance of x the reconstruction explains."""
+    left = float(((d.data - d.reconstructions) ** 2).sum())
+    total = float(((d.data - d.data.mean(axis=0)) ** 2).sum())
+    if not total or not np.isfinite(left):
+        return "The data do not vary, so there is nothing to explain."
+    share = 1 - left / total
+    if share <= 0:
+        return "E[x|z] explains none of the variance of x: the mean of the data does as well."
+    much = "most" if share > 0.65 else ("about half" if share > 0.35 else "a small part")
+    return (
+        f"E[x|z] with one draw z ~ q(z|x) explains {percent(share)} of the variance of x, {much} "
+        "of it (the mean of the data explains none)."
+    )
+
+
+def samples(d: Diagnosis) -> str:
+    """Say what the draws from the prior may be taken for."""
+    if d.mmd is None or d.classifier is None:
+        return "What the program generates when nothing is observed."
+    if _apart(d) == "far apart":
+        return (
+            "q(z) and p(z) are far apart (see the match below), so that many of these come from "
+            "places in z where the decoder was never trained."
+        )
+    if _apart(d) == "apart":
+        return (
+            "q(z) and p(z) differ somewhat (see the match below): some of these come from places "
+            "in z that no datum is sent to."
+        )
+    return "q(z) is near p(z) (see the match below), so that these show what was learnt of p(x)."
+
+
+def latent_space(d: Diagnosis) -> str:
+    """Say how labels lie in z, or else how wide the codes lie beside the prior."""
+    if d.code_means is None or d.prior_codes is None:
+        return ""
+    if d.labels is not None and 1 < len(np.unique(d.labels)) <= len(d.labels) / 2:
+        from scipy.spatial import cKDTree
+
+        _, nearest = cKDTree(d.code_means).query(d.code_means, k=2)
+        same = float(np.mean(d.labels == d.labels[nearest[:, 1]]))
+        _, sizes = np.unique(d.labels, return_counts=True)
+        chance = float(np.sum((sizes / sizes.sum()) ** 2))
+        return (
+            f"{percent(same)} of the data share the label of their nearest neighbour in z, where "
+            f"{percent(chance)} would by chance. The labels took no part in training."
+        )
+    ratio = float(np.sqrt(d.code_means.var(axis=0).sum() / d.prior_codes.var(axis=0).sum()))
+    return f"The means of q(z|x) spread {value(ratio)} times as wide as the prior."
+
+
+def active_units(d: Diagnosis) -> str:
+    """Say how many units are in use."""
+    if d.active is None:
+        return ""
+    units = len(d.active.variance)
+    shown = ", ".join(value(float(v)) for v in d.active.variance) if units <= 6 else ""
+    said = f"{d.active.count} of {count(units, 'unit')} {'is' if units == 1 else 'are'} active"
+    said += f" (variance of its mean over the data: {shown})" if shown else ""
+    if d.active.count < units:
+        idle = units - d.active.count
+        it, does = ("it", "does") if idle == 1 else ("they", "do")
+        return (
+            f"{said}; {count(idle, 'unit')} {'is' if idle == 1 else 'are'} not: {it} {does} not "
+            "depend on x. If more were wanted, try ELBO(warmup=…) or a smaller kl_weight."
+        )
+    return f"{said}: none has collapsed onto the prior."
+
+
+def match(d: Diagnosis) -> str:
+    """Say how far apart q(z) and p(z) are, then whether chance could do it."""
+    if d.mmd is None or d.classifier is None:
+        return ""
+    test, vote = d.mmd, d.classifier
+    words = {
+        "far apart": "q(z) and p(z) are far apart",
+        "apart": "q(z) and p(z) differ somewhat",
+        "near": "q(z) is near p(z)",
+    }[_apart(d)]
+    ratio = test.mmd2 / max(test.null_mean, 1e-12)
+    if min(test.p_value, vote.p_value) > 0.05:
+        rest = "both are what chance does with so many draws"
+    else:
+        apart = value(max(0.0, 2 * vote.accuracy - 1))
+        rest = f"their total variation distance is then about {apart} or more"
+    accuracy = f"{100 * vote.accuracy:.1f} ± {100 * vote.se:.1f}\u00a0%"
+    return (
+        f"{words}: MMD² = {test.mmd2:.4f}, {value(ratio, 1)} times what two samples of one law "
+        f"show ({test.null_mean:.4f}; {p_value(test.p_value)}); a classifier tells them apart in "
+        f"{accuracy} of held-out draws, chance 50\u00a0% ({p_value(vote.p_value)}); {rest}."
+    )
+
+
+def how_made(d: Diagnosis) -> str:
+    """Say how the numbers were made."""
+    said = f"{d.name}: N = {len(d.data)} data, seed {d.seed}"
+    if d.evidence is not None or d.fresh_evidence is not None:
+        said += f", S = {d.num_samples} draws of z for each datum behind terms, evidence and k-hat"
+    if d.codes is not None and d.mmd is not None and d.classifier is not None:
+        said += (
+            f"; {len(d.codes)} draws of q(z) and as many of p(z) behind the match (bandwidth "
+            f"{d.mmd.bandwidth:.3g}, {d.mmd.permutations} permutations, classifier scored on "
+            f"{d.classifier.held_out})"
+        )
+    return said + "."
+
+
+def _apart(d: Diagnosis) -> str:
+    """Judge by the size of the effects alone."""
+    if d.mmd is None or d.classifier is None:
+        return "near"
+    excess = d.mmd.mmd2 - d.mmd.null_mean
+    accuracy = d.classifier.accuracy - d.classifier.se  # what is surely there, and not by chance
+    if accuracy > 0.6 or excess > 0.02:
+        return "far apart"
+    # A shift by 0.2 sd in both coordinates of a standard Normal shows an excess of about 0.005.
+    return "apart" if accuracy > 0.53 or excess > 0.005 else "near"

@@ -1,0 +1,157 @@
+"""The laws of a prior."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from ppl_vae.programs.modes import device_of, drawing, evaluating, forked_rng
+from ppl_vae.testing.density import check_density
+from ppl_vae.testing.laws import Laws
+
+
+def check_prior(prior: nn.Module, *, seed: int = 0) -> tuple[str, ...]:
+    """Check a prior: a module that gives p(z) when called without arguments.
+
+    The laws: it runs "alone"; "shapes" of the distribution, and of draws and log-probs in a plate
+    of five rows; draws inside the "support"; the "seed" decides the draws; its "tensors" are all
+    parameters or buffers; "dtype", that of the module after ``.to``; a "deepcopy" gives the same
+    and shares nothing; its "state_dict", pickled and loaded, restores every value; "gradients" of
+    log_prob to every trainable parameter.
+    Then, in one or two dims by quadrature: the density is "normalised", the "draws" follow it
+    (right ones fail once in 1e6 seeds), and the "moments" are its own; in more dims by importance
+    sampling, without moments. A prior that can only be sampled is excused from what needs log_prob.
+
+    Args:
+        prior: The module; it is left as found. One or two dims make the strictest check.
+        seed: Of the draws. Torch's random state is left as found.
+
+    Returns:
+        The laws that apply; all of them are kept.
+
+    Raises:
+        ConformanceError: At the first law that is broken.
+
+    Example:
+        >>> from ppl_vae import StandardNormal
+        >>> check_prior(StandardNormal(2))[-3:]
+        ('normalised', 'draws', 'moments')
+    """
+    laws = Laws(prior)
+    with forked_rng(device_of(prior), seed), evaluating(prior):
+        with laws.run("alone", "a forward(self) that returns a Pyro distribution"):
+            d = prior()
+        kind = type(d).__name__
+        good = isinstance(d, TorchDistributionMixin)
+        laws.hold("alone", good, f"a {kind}", "a Pyro distribution", "pyro.distributions")
+        scored, z = _check_shapes(laws, prior, d)
+        laws.hold("support", d.support.check(z).all(), z[0].tolist(), d.support, "a wider support")
+        _check_seed(laws, prior, seed)
+        loose = [n for part in prior.modules() for n, v in vars(part).items() if _loose(n, v)]
+        attempt = "register_buffer or nn.Parameter for every tensor of the module"
+        laws.hold("tensors", not loose, f"plain tensors in {loose}", "none", attempt)
+        _check_dtype(laws, prior, scored)
+        _check_copies(laws, prior, z)
+        if scored:
+            _check_gradients(laws, prior, z)
+            with torch.no_grad():
+                check_density(laws, copy.deepcopy(prior).double()())
+    return laws.kept
+
+
+def _check_shapes(laws: Laws, prior: nn.Module, d: TorchDistributionMixin) -> tuple[bool, Tensor]:
+    """Give five draws, and whether they have a log_prob."""
+    event = tuple(getattr(prior, "event_shape", ()))
+    attempt = "declaring event_shape, .to_event(...), and an expand that keeps the event"
+    with laws.run("shapes", attempt):
+        rows = d.expand((5,))
+        z = rows.sample()
+        try:
+            shapes = [tuple(rows.log_prob(z).shape)]
+        except NotImplementedError:
+            shapes = []
+    scored = bool(shapes)
+    shapes += [tuple(s) for s in (d.batch_shape, d.event_shape, z.shape)]
+    expected = [(5,)] * scored + [(), event, (5, *event)]
+    laws.hold("shapes", shapes == expected, shapes, expected, attempt)
+    return scored, z
+
+
+def _loose(name: str, value: object) -> bool:
+    """Say whether an attribute holds a tensor that ``.to`` and ``state_dict`` pass over."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return name not in ("_parameters", "_buffers", "_modules") and any(
+            _loose("", v) for v in value
+        )
+    return isinstance(value, Tensor)
+
+
+def _check_seed(laws: Laws, prior: nn.Module, seed: int) -> None:
+    draws = []
+    for _ in range(2):
+        with drawing(prior, seed):
+            draws.append(prior().sample((5,)))
+    same = torch.equal(draws[0], draws[1])
+    laws.hold("seed", same, "other draws at the same seed", "equal ones", "torch's random numbers")
+
+
+def _check_dtype(laws: Laws, prior: nn.Module, scored: bool) -> None:
+    for dtype in (torch.float32, torch.float64):
+        d = copy.deepcopy(prior).to(dtype)()
+        z = d.sample()
+        got = [z.dtype] if z.is_floating_point() else []
+        got += [d.log_prob(z).dtype] if scored else []
+        attempt = "register_buffer or nn.Parameter for every tensor of the module"
+        laws.hold("dtype", set(got) <= {dtype}, got, dtype, attempt)
+
+
+def _check_copies(laws: Laws, prior: nn.Module, z: Tensor) -> None:
+    before = _fingerprint(prior, z)
+    with laws.run("deepcopy", "no open files or closures in the module"):
+        other = copy.deepcopy(prior)
+    attempt = "register_buffer or nn.Parameter for every tensor of the module"
+    same = torch.equal(_fingerprint(other, z), before)
+    laws.hold("deepcopy", same, "another distribution", "the same", attempt)
+    with torch.no_grad():
+        for tensor in (*other.parameters(), *other.buffers()):
+            if tensor.is_floating_point():
+                tensor.add_(1)
+    same = torch.equal(_fingerprint(prior, z), before)
+    laws.hold("deepcopy", same, "an original that moves with its copy", "its own tensors", attempt)
+    with laws.run("state_dict", attempt):
+        other.load_state_dict(pickle.loads(pickle.dumps(prior.state_dict())))
+    same = torch.equal(_fingerprint(other, z), before)
+    got = "another distribution after loading"
+    laws.hold("state_dict", same, got, "the same", attempt)
+
+
+def _fingerprint(prior: nn.Module, z: Tensor) -> Tensor:
+    with drawing(prior, 0):
+        d = prior()
+        draws = d.sample((5,)).flatten()
+        try:
+            return torch.cat([draws, d.log_prob(z).flatten()])
+        except NotImplementedError:
+            return draws
+
+
+def _check_gradients(laws: Laws, prior: nn.Module, z: Tensor) -> None:
+    trained = {n: p for n, p in prior.named_parameters() if p.requires_grad}
+    if not trained:
+        return
+    log_prob = prior().log_prob(z).sum()
+    found = (
+        torch.autograd.grad(log_prob, list(trained.values()), allow_unused=True)
+        if log_prob.requires_grad
+        else [None] * len(trained)
+    )
+    for name, gradient in zip(trained, found, strict=True):
+        good = gradient is not None and gradient.isfinite().all() and gradient.any()
+        attempt = "removing a detach() or no_grad(), or a parameter that is not used"
+        laws.hold("gradients", good, f"{gradient} at {name!r}", "finite, not all zero", attempt)
