@@ -84,7 +84,7 @@ def demo(
     Raises:
         ValueError: If `out` is a file, or lies in a folder that cannot be made.
     """
-    from ppl_vae.report import report
+    from ppl_vae.report import reports
     from ppl_vae.report.comparison import conclusion
 
     start = time.perf_counter()
@@ -95,9 +95,7 @@ def demo(
         progress=progress, console=console,
     )  # fmt: skip
     with console.status("writing the reports"):
-        for d in found:
-            report(folder / f"{d.name.lower()}.html", d)
-        page = report(folder / "report.html", *found)
+        page = reports(folder, *found)
     console.print()
     console.print(table(*found))
     for sentence in conclusion(found):

@@ -5,6 +5,7 @@ each part show.
 """
 
 import random
+import threading
 import warnings
 from dataclasses import replace
 
@@ -325,6 +326,12 @@ class SharesItself(Prior):
         return self
 
 
+class Locked(Prior):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 class Detached(Prior):
     def forward(self):
         return dist.Normal(self.loc.detach(), self.scale).to_event(1)
@@ -371,6 +378,7 @@ BROKEN = [
     ("tensors", InAList),
     ("dtype", Single),
     ("deepcopy", SharesItself),
+    ("deepcopy", Locked),
     ("state_dict", NotSaved),
     ("gradients", Detached),
     ("normalised", Off),
@@ -429,7 +437,7 @@ class Implicit(nn.Module):
 def test_a_prior_that_can_only_be_sampled_is_excused_from_what_needs_a_density():
     laws = check_prior(Implicit())
     assert laws == (
-        *("alone", "shapes", "support", "seed", "tensors", "dtype", "deepcopy", "state_dict"),
+        *("alone", "shapes", "support", "seed", "tensors", "deepcopy", "state_dict", "dtype"),
     )
 
 
@@ -764,11 +772,26 @@ class FixedPlate(Own):
 
 class Squeezes(Own):
     def likelihood(self, z):
-        d = self.decoder(z.squeeze())
-        if z.shape[0] == 1:
-            d.log_prob(torch.zeros(1, 1, CELLS))  # a row of one, now without its dim
-            raise RuntimeError("no rows left")
-        return d
+        rows, features = z.squeeze().shape  # of one row, a single dim is left
+        return self.decoder(z.reshape(rows, features))
+
+
+class Broadcasts(Own):
+    """A likelihood of one cell, which torch lets broadcast over the five of a datum."""
+
+    def likelihood(self, z):
+        return dist.Normal(self.decoder(z).mean.mean(-1, keepdim=True), 1.0).to_event(1)
+
+
+class NotFinite(Own):
+    def likelihood(self, z):
+        return self.decoder(z * torch.nan if self.training else z)
+
+
+class HoldsAGenerator(Own):
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.stream = (k for k in range(3))
 
 
 class NumpyNoise(Own):
@@ -823,8 +846,10 @@ WRONG = [
     ("registered", RegistersNothing),
     ("registered", RegistersHalf),
     ("moves", IdlePart),
+    ("moves", NotFinite),
     ("log weights", Overflows),
     ("predictive", FixedPlate),
+    ("predictive", Broadcasts),
     ("one row", Squeezes),
     ("seed", NumpyNoise),
     ("seed", Counts),
@@ -836,6 +861,7 @@ WRONG = [
     ("rows", CentredGuide),
     ("deepcopy", FixedName),
     ("deepcopy", SharesOnCopy),
+    ("deepcopy", HoldsAGenerator),
     ("state_dict", HoldsALambda),
 ]
 

@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 from ppl_vae import GaussianMixture, StandardNormal
 from ppl_vae.testing import check_prior
 
-ALWAYS = ["alone", "shapes", "support", "seed", "tensors", "dtype", "deepcopy", "state_dict"]
+ALWAYS = ["alone", "shapes", "support", "seed", "tensors", "deepcopy", "state_dict", "dtype"]
 # Three well separated components in the plane, of unequal weights and scales.
 LOC = torch.tensor([[0.0, 3.0], [-4.0, -1.0], [2.0, -2.0]])
 SCALE = torch.tensor([[0.5, 1.0], [1.0, 0.3], [0.7, 0.7]])

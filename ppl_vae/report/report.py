@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -16,7 +17,7 @@ from ppl_vae import plots
 from ppl_vae.diagnose import Diagnosis
 from ppl_vae.report import mathematics, words
 from ppl_vae.report.comparison import comparison, conclusion
-from ppl_vae.report.sections import sections
+from ppl_vae.report.sections import Cell, cells, sections
 
 PACKAGES = ("ppl_vae", "torch", "pyro-ppl", "numpy", "arviz-stats", "scikit-learn")
 
@@ -53,19 +54,53 @@ def report(path: str | Path, *diagnoses: Diagnosis) -> Path:
     """
     target = _writable(path)
     _check(diagnoses)
+    _write(target, _page(diagnoses, [cells(d) for d in diagnoses]))
+    return target
+
+
+def reports(folder: str | Path, *diagnoses: Diagnosis) -> Path:
+    """Write a page for each program, and ``report.html`` with all of them side by side.
+
+    Every figure is drawn once. The page of a program has its name, such as ``vae.html``.
+
+    Args:
+        folder: Where to write; it must be there.
+        diagnoses: What `diagnose` found, of two programs or more.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        ValueError: As `report`, or if two names give one file.
+    """
+    target = _writable(Path(folder) / "report.html")
+    _check(diagnoses)
+    stems = [re.sub(r"\W+", "-", d.name.lower()).strip("-") or "program" for d in diagnoses]
+    if len({*stems, "report"}) <= len(stems):
+        raise ValueError(
+            f"Got the names {[d.name for d in diagnoses]}, which give the files {stems}; expected "
+            'different ones, and none called "report". Try diagnose(program, x, name="VAE").'
+        )
+    found = [cells(d) for d in diagnoses]
+    for stem, d, own in zip(stems, diagnoses, found, strict=True):
+        _write(target.with_name(f"{stem}.html"), _page([d], [own]))
+    _write(target, _page(diagnoses, found))
+    return target
+
+
+def _page(diagnoses: Sequence[Diagnosis], found: Sequence[dict[str, Cell | None]]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     source = files("ppl_vae.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    html = environment.from_string(source).render(
+    several = len(diagnoses) > 1
+    return environment.from_string(source).render(
         diagnoses=diagnoses,
         fitted=[_fitted(d) for d in diagnoses],
-        comparison=comparison(diagnoses) if len(diagnoses) > 1 else [],
-        conclusion=conclusion(diagnoses) if len(diagnoses) > 1 else [],
-        sections=sections(diagnoses),
+        comparison=comparison(diagnoses) if several else [],
+        conclusion=conclusion(diagnoses) if several else [],
+        sections=sections(found),
         made=[words.how_made(d) for d in diagnoses],
         versions=", ".join(_versions()),
     )
-    _write(target, html)
-    return target
 
 
 def _fitted(d: Diagnosis) -> dict[str, object]:

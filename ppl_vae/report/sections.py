@@ -49,14 +49,18 @@ class Section(NamedTuple):
 Build = Callable[[Diagnosis], Cell | None]
 
 
-def sections(diagnoses: Sequence[Diagnosis]) -> list[Section]:
-    """Build every section that is defined for one of the programs at least."""
-    found = []
-    for key, title, about, build in CONTENTS:
-        cells = tuple(build(d) for d in diagnoses)
-        if any(cell is not None for cell in cells):
-            found.append(Section(key, title, about, cells))
-    return found
+def cells(d: Diagnosis) -> dict[str, Cell | None]:
+    """Build one program's part of every section: all figures are drawn here."""
+    return {key: build(d) for key, _, _, build in CONTENTS}
+
+
+def sections(programs: Sequence[dict[str, Cell | None]]) -> list[Section]:
+    """Lay the cells of programs side by side; a section that none of them has is left out."""
+    laid = [
+        Section(key, title, about, tuple(c[key] for c in programs))
+        for key, title, about, _ in CONTENTS
+    ]
+    return [section for section in laid if any(cell is not None for cell in section.cells)]
 
 
 def _training(d: Diagnosis) -> Cell | None:

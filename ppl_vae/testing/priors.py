@@ -19,9 +19,9 @@ def check_prior(prior: nn.Module, *, seed: int = 0) -> tuple[str, ...]:
 
     The laws: it runs "alone"; "shapes" of the distribution, and of draws and log-probs in a plate
     of five rows; draws inside the "support"; the "seed" decides the draws; its "tensors" are all
-    parameters or buffers; "dtype", that of the module after ``.to``; a "deepcopy" gives the same
-    and shares nothing; its "state_dict", pickled and loaded, restores every value; "gradients" of
-    log_prob to every trainable parameter.
+    parameters or buffers; a "deepcopy" gives the same and shares nothing; its "state_dict",
+    pickled and loaded, restores every value; "dtype", that of the module after ``.to``;
+    "gradients" of log_prob to every trainable parameter.
     Then, in one or two dims by quadrature: the density is "normalised", the "draws" follow it
     (right ones fail once in 1e6 seeds), and the "moments" are its own; in more dims by importance
     sampling, without moments. A prior that can only be sampled is excused from what needs log_prob.
@@ -54,8 +54,8 @@ def check_prior(prior: nn.Module, *, seed: int = 0) -> tuple[str, ...]:
         loose = [n for part in prior.modules() for n, v in vars(part).items() if _loose(n, v)]
         attempt = "register_buffer or nn.Parameter for every tensor of the module"
         laws.hold("tensors", not loose, f"plain tensors in {loose}", "none", attempt)
-        _check_dtype(laws, prior, scored)
         _check_copies(laws, prior, z)
+        _check_dtype(laws, prior, scored)
         if scored:
             _check_gradients(laws, prior, z)
             with torch.no_grad():
