@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyro.infer
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
@@ -20,9 +19,10 @@ from ppl_vae.objectives import ELBO, Objective, PyroELBO
 from ppl_vae.posterior import posterior_predictive, prior_predictive
 from ppl_vae.programs import NoDensityError, Structure, log_weights, structure
 from ppl_vae.programs.inputs import program_batch
-from ppl_vae.programs.modes import device_of, drawing, evaluating, forked_rng
-from ppl_vae.programs.traces import functions, probe, rows_first, run
+from ppl_vae.programs.modes import device_of, evaluating, forked_rng
+from ppl_vae.programs.traces import probe, rows_first, run
 from ppl_vae.testing.laws import ConformanceError, Laws
+from ppl_vae.testing.rows import check_rows
 from ppl_vae.testing.training import check_training
 
 PLATES = "plates and distributions whose shapes follow len(x)"
@@ -90,7 +90,7 @@ def check_program(
         if found.subsample_size is None and found.plate and _draws_all(program, batch, found):
             _check_seed(laws, program, batch, seed)
             if not found.shared:
-                _check_rows(laws, program, batch, found)
+                check_rows(laws, program, batch, found)
             _check_draws(laws, program, batch, found, seed)
             if callable(getattr(type(program), "model", None)):
                 _check_copy(laws, program, batch, objective)
@@ -178,61 +178,6 @@ def _random_state() -> dict[str, str]:
         "random": random.getstate(),
     }
     return {name: repr(state) for name, state in states.items()}
-
-
-def _check_rows(laws: Laws, program: nn.Module, batch: Batch, found: Structure) -> None:
-    """In a batch of copies of a row, at its latents, the row has the terms it had among others."""
-    _, guide = probe(program, batch)
-    latents = {n: rows_first(guide.nodes[n], found.dim) for n in found.latents}
-    axes = {n: _axis(guide.nodes[n], found.dim) for n in found.latents}
-    index = torch.arange(batch.rows)
-    among = _terms(program, batch, found, latents, axes, index)
-    for row in (0, batch.rows - 1):
-        alone = _terms(program, batch, found, latents, axes, torch.full_like(index, row))
-        for name, terms in among.items():
-            a, b = terms[row], alone[name][row]
-            # Equal operations in equal places of equal shapes: no more than a few roundings differ.
-            near = 1e3 * torch.finfo(a.dtype).eps if a.is_floating_point() else 0.0
-            same = torch.allclose(a, b, rtol=near, atol=near, equal_nan=True)
-            got = f"{name} of row {row} changing with the other rows of the batch"
-            attempt = "no sums over the batch; modules= of a Program, to switch its norms"
-            laws.hold("rows", same, got, "each row on its own", attempt)
-
-
-def _axis(site: dict[str, Any], dim: int) -> int:
-    return site["value"].dim() - len(site["fn"].event_shape) + dim
-
-
-def _terms(
-    program: nn.Module,
-    batch: Batch,
-    found: Structure,
-    latents: dict[str, Tensor],
-    axes: dict[str, int],
-    index: Tensor,
-) -> dict[str, Tensor]:
-    """Log-probs (at points: values) of the rows of `index`, by site, rows first."""
-    rows = batch.take(index.to(batch.tensors[0].device))
-    values = {n: v[index.to(v.device)].movedim(0, axes[n]) for n, v in latents.items()}
-    free = {n: v for n, v in values.items() if n not in found.points}
-    terms = {}
-    with drawing(program, 0):
-        for role, function, fixed in zip(
-            ("model", "guide"), functions(program), (values, free), strict=True
-        ):
-            trace = poutine.trace(poutine.condition(function, data=fixed)).get_trace(
-                *rows.args, **rows.kwargs
-            )
-            for name in (*found.latents, *found.observed):
-                if name not in trace.nodes or (name in found.sampled_only):
-                    continue
-                site = trace.nodes[name]
-                point = role == "guide" and name in found.points
-                log_prob = site["fn"].log_prob(site["value"])
-                terms[f"the {role}'s {name!r}"] = (
-                    rows_first(site, found.dim) if point else log_prob.movedim(found.dim, 0)
-                )
-    return terms
 
 
 def _check_copy(laws: Laws, program: nn.Module, batch: Batch, objective: Objective) -> None:
