@@ -58,7 +58,7 @@ def demo(
     *,
     seed: int = 0,
     epochs: int = 100,
-    refit_epochs: int = 150,
+    refit_epochs: int = 100,
     num_samples: int = 500,
     progress: bool = True,
     console: Console | None = None,
