@@ -23,7 +23,7 @@ from ppl_vae.training import History
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnosis:
     """What was found out about a fitted program on given data: arrays and small results.
 
