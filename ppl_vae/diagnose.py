@@ -84,6 +84,17 @@ class Diagnosis:
     seed: int
     seconds: float
 
+    def __repr__(self) -> str:
+        parts = [f"{line.role} {line.family}" for line in self.lines]
+        if self.evidence is not None:
+            parts.append(
+                f"evidence at least {self.evidence.log_evidence.mean():.2f} nats per datum"
+            )
+            parts.append(f"k-hat above 0.5: {(self.evidence.khat > 0.5).mean():.0%}")
+        if self.undefined is not None:
+            parts.append(f"no log weights: {self.undefined}")
+        return f"Diagnosis({self.name!r}, {len(self.data)} data; {'; '.join(parts)})"
+
 
 def diagnose(
     program: nn.Module,

@@ -50,7 +50,8 @@ def to_datatree(
 
     Args:
         program: A `VAE` or `Program`.
-        x: Data as `fit` takes them; a DataFrame names the columns.
+        x: Data as `fit` takes them; a DataFrame names the columns (a slash, which a tree
+            takes for a path, becomes an underscore).
         num_samples: Draws S per datum. About 16 S N bytes are kept for each cell of x and z, and
             nearly twice as many used while drawing (float32; N and S in the hundreds).
         columns: Names of the columns of the observed site.
@@ -71,7 +72,7 @@ def to_datatree(
     import xarray as xr
 
     if columns is None and hasattr(x, "columns"):
-        columns = [str(c) for c in x.columns]
+        columns = [str(c).replace("/", "_") for c in x.columns]
     batch = program_batch(program, x, name="x")
     found = structure(program, batch)
     shape = (num_samples, batch.rows)
