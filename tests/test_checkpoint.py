@@ -284,6 +284,7 @@ def test_large_is_not_infinite(x) -> None:
     with torch.no_grad():
         program.prior.register_parameter("far", nn.Parameter(torch.full((2,), 1e30)))
     trained(x, program)  # its sum of squares overflows, no number of it does
+    assert (program.prior.far == 1e30).all()
 
 
 # ---- columns
