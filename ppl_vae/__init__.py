@@ -1,41 +1,86 @@
 """Deep latent-variable models as probabilistic programs.
 
 State a prior p(z), a likelihood p(x|z) and a guide q(z|x); fit them under an objective; swap
-any of them in one argument; then know whether to trust the posterior.
+any of them in one argument; then know whether to trust the posterior: `diagnose`, and `report`.
+
+The names below are the public face. The rest is in packages: data sets and exact worlds in
+`ppl_vae.data`, figures in `ppl_vae.plots` (matplotlib is loaded with it and not before), functions
+of arrays in `ppl_vae.diagnostics`, the tests that a piece of your own should pass in
+`ppl_vae.testing`.
 """
 
-from ppl_vae.conditional import Conditional as Conditional
-from ppl_vae.conditional import DistributionModule as DistributionModule
-from ppl_vae.conditional import Family as Family
-from ppl_vae.diagnose import Diagnosis as Diagnosis
-from ppl_vae.diagnose import diagnose as diagnose
-from ppl_vae.families import Bernoulli as Bernoulli
-from ppl_vae.families import Binomial as Binomial
-from ppl_vae.families import Delta as Delta
-from ppl_vae.families import MultivariateNormal as MultivariateNormal
-from ppl_vae.families import Normal as Normal
-from ppl_vae.families import PerFeature as PerFeature
-from ppl_vae.families import Predicted as Predicted
-from ppl_vae.families import Shared as Shared
-from ppl_vae.nets import MLP as MLP
-from ppl_vae.objectives import ELBO as ELBO
-from ppl_vae.objectives import Adversarial as Adversarial
-from ppl_vae.posterior import data_given as data_given
-from ppl_vae.posterior import elpd as elpd
-from ppl_vae.posterior import log_evidence as log_evidence
-from ppl_vae.posterior import posterior_predictive as posterior_predictive
-from ppl_vae.posterior import prior_predictive as prior_predictive
-from ppl_vae.posterior import refit_guide as refit_guide
-from ppl_vae.posterior import to_datatree as to_datatree
-from ppl_vae.priors import GaussianMixture as GaussianMixture
-from ppl_vae.priors import StandardNormal as StandardNormal
-from ppl_vae.programs import VAE as VAE
-from ppl_vae.programs import NoDensityError as NoDensityError
-from ppl_vae.programs import Program as Program
-from ppl_vae.programs import log_weights as log_weights
-from ppl_vae.training import FitResult as FitResult
-from ppl_vae.training import History as History
-from ppl_vae.training import NonFiniteError as NonFiniteError
-from ppl_vae.training import fit as fit
+from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
+
+from ppl_vae.conditional import Conditional, DistributionModule, Family
+from ppl_vae.diagnose import Diagnosis, diagnose
+from ppl_vae.families import (
+    Bernoulli,
+    Binomial,
+    Delta,
+    MultivariateNormal,
+    Normal,
+    PerFeature,
+    Predicted,
+    Shared,
+)
+from ppl_vae.nets import MLP
+from ppl_vae.objectives import ELBO, Adversarial
+from ppl_vae.posterior import (
+    data_given,
+    elpd,
+    log_evidence,
+    posterior_predictive,
+    prior_predictive,
+    refit_guide,
+    to_datatree,
+)
+from ppl_vae.priors import GaussianMixture, StandardNormal
+from ppl_vae.programs import VAE, NoDensityError, Program, log_weights
+from ppl_vae.report import report
+from ppl_vae.training import FitResult, History, NonFiniteError, fit
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Adversarial",
+    "Bernoulli",
+    "Binomial",
+    "Conditional",
+    "Delta",
+    "Diagnosis",
+    "DistributionModule",
+    "ELBO",
+    "Family",
+    "FitResult",
+    "GaussianMixture",
+    "History",
+    "MLP",
+    "MultivariateNormal",
+    "NoDensityError",
+    "NonFiniteError",
+    "Normal",
+    "PerFeature",
+    "Predicted",
+    "Program",
+    "Shared",
+    "StandardNormal",
+    "VAE",
+    "data_given",
+    "diagnose",
+    "elpd",
+    "fit",
+    "log_evidence",
+    "log_weights",
+    "posterior_predictive",
+    "prior_predictive",
+    "refit_guide",
+    "report",
+    "to_datatree",
+]
+
+
+def __getattr__(name: str) -> _ModuleType:
+    if name in ("plots", "testing"):  # loaded when they are first named
+        return _import_module(f"ppl_vae.{name}")
+    raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")

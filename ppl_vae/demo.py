@@ -94,8 +94,7 @@ def demo(
         seed=seed, epochs=epochs, refit_epochs=refit_epochs, num_samples=num_samples,
         progress=progress, console=console,
     )  # fmt: skip
-    with console.status("writing the reports"):
-        page = reports(folder, *found)
+    page = reports(folder, *found, progress=progress)
     console.print()
     console.print(table(*found))
     for sentence in conclusion(found):

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ppl_vae import diagnostics
+from ppl_vae.diagnostics.khat import MIN_DRAWS
 from ppl_vae.posterior import posterior_predictive, prior_predictive
 from ppl_vae.posterior.draws import observed_values
+from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.describe import Line, describe
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
@@ -21,6 +23,7 @@ from ppl_vae.programs.program import Program
 from ppl_vae.training import History
 
 Floats = NDArray[np.float64]
+NO_KHAT = f"k-hat not known: it takes {MIN_DRAWS} draws per datum"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +93,14 @@ class Diagnosis:
             parts.append(
                 f"evidence at least {self.evidence.log_evidence.mean():.2f} nats per datum"
             )
-            parts.append(f"k-hat above 0.5: {(self.evidence.khat > 0.5).mean():.0%}")
+            few, share = self.num_samples < MIN_DRAWS, (self.evidence.khat > 0.5).mean()
+            parts.append(NO_KHAT if few else f"k-hat above 0.5: {share:.0%}")
         if self.undefined is not None:
             parts.append(f"no log weights: {self.undefined}")
         return f"Diagnosis({self.name!r}, {len(self.data)} data; {'; '.join(parts)})"
 
 
+@explained
 def diagnose(
     program: nn.Module,
     x: Any,  # noqa: ANN401
@@ -138,10 +143,10 @@ def diagnose(
         raise ValueError(
             f"Got {batch.rows} rows; expected at least 20 to test q(z) against p(z). Try more data."
         )
-    if labels is not None and np.shape(labels)[:1] != (batch.rows,):
+    if labels is not None and np.shape(labels) != (batch.rows,):
         raise ValueError(
-            f"Got labels of shape {np.shape(labels)}; expected {batch.rows}, one a row. "
-            "Try the labels of these rows only, or None."
+            f"Got labels of shape {np.shape(labels)}; expected {(batch.rows,)}, one a row. "
+            "Try the labels of these rows only, np.ravel(labels) of a single column, or None."
         )
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"Got seed={seed!r}; expected an integer. Try seed=0.")
@@ -155,6 +160,7 @@ def diagnose(
         if draws.log_likelihood is not None:
             terms = diagnostics.three_terms(log_weights, _array(draws.log_likelihood))
         latents = draws.latents
+    blind = evidence is not None and num_samples < MIN_DRAWS
     predictive = posterior_predictive(program, batch, 1, seed=seed)
     if not latents:
         # At most 50, for x is drawn beside z; two tell the noise of their mean.
@@ -162,7 +168,8 @@ def diagnose(
         latents = posterior_predictive(program, batch, few, seed=seed).latents
     prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1)
     site = found.observed[0]
-    own = [n for n in found.latents if n not in found.shared]
+    # An index of categories is no coordinate.
+    own = [n for n in found.latents if n not in (*found.shared, *found.enumerated)]
     codes = code_means = prior_codes = None
     active = mmd = classifier = None
     if own:
@@ -201,7 +208,7 @@ def diagnose(
         generated=_array(prior.data[site]),
         labels=None if labels is None else np.asarray(labels),
         history=history,
-        notes=tuple(getattr(program, "notes", list)()),
+        notes=(*getattr(program, "notes", list)(), *([NO_KHAT] if blind else [])),
         num_samples=num_samples,
         seed=seed,
         seconds=time.perf_counter() - start,

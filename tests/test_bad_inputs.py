@@ -5,6 +5,7 @@ in the one message; and after the refusal everything is as it was before: parame
 modes of the program, Pyro's parameter store, the random states, the files.
 """
 
+import copy
 import random
 import re
 from collections.abc import Callable
@@ -43,6 +44,7 @@ from ppl_vae import (
     log_weights,
     posterior_predictive,
     prior_predictive,
+    to_datatree,
 )
 from ppl_vae.data import resolution
 
@@ -183,6 +185,29 @@ fits("a column of text", frame, r"columns \['name'\]", "numbers", "encoding cate
 nullable = pd.DataFrame({k: pd.array([0, None], dtype="Int64") for k in "abcdef"})
 fits("pandas NA", nullable, "nan at row 1, cell 0", "finite", "leaving such rows out")
 
+# ---- data: columns
+
+
+def of_table(ask: Callable[[VAE, pd.DataFrame], object], name: str) -> None:
+    @case(f"columns in another order {len(CASES)}", rf"'b' in {name} where .*'a'", "order", "Try")
+    def _(folder: Path):
+        program = a_vae()
+        table = pd.DataFrame(bits(20, 6).numpy(), columns=list("abcdef"))
+        fit(program, table, epochs=1, progress=False)
+        return lambda: ask(program, table[list("bacdef")]), program
+
+
+of_table(lambda p, t: fit(p, t, epochs=1, progress=False), "data")
+of_table(lambda p, t: log_evidence(p, t, 30), "x")
+of_table(lambda p, t: diagnose(copy.deepcopy(p), t), "x")
+
+
+@case("validation columns in another order", "'b' in validation where .*'a'", "order", "Try")
+def _(folder: Path):
+    program, table = a_vae(), pd.DataFrame(bits(20, 6).numpy(), columns=list("abcdef"))
+    return lambda: fit(program, table, validation=table[list("bacdef")], epochs=1), program
+
+
 # ---- data: shapes
 
 fits("wrong width", torch.zeros(20, 7), r"shape \(20, 7\)", r"\(N, 6\)", r"shape \(7,\)")
@@ -190,6 +215,9 @@ fits("columns for rows", torch.zeros(6, 20), r"shape \(6, 20\)", r"\(N, 6\)", r"
 images = {"program": lambda: a_vae(Bernoulli((2, 3)))}
 fits("transposed", torch.zeros(9, 3, 2), r"\(9, 3, 2\)", r"\(N, 2, 3\)", "permute", **images)
 fits("flat", torch.zeros(20, 6), r"\(20, 6\)", r"\(N, 2, 3\)", r"reshape\(-1, 2, 3\)", **images)
+column = pd.Series(np.zeros(20))
+one = {"program": lambda: a_vae(Normal(1))}
+fits("a Series", column, r"\(20,\)", r"\(N, 1\)", r"reshape\(-1, 1\), or x.to_frame", **one)
 fits("one datum", torch.zeros(6), r"shape \(6,\)", r"\(N, 6\)", r"x\[None\]")
 fits("one row", bits(1, 6), "Got 1 row to train on", "at least 2", "one row is one datum")
 fits("no rows", bits(0, 6), r"no rows in data \(shape \(0, 6\)\)", "at least one", "selected")
@@ -778,8 +806,14 @@ asks(
 asks("draws of no rows", lambda p: posterior_predictive(p, x[:0], 3), "no rows in x", "one", "Try")
 asks("0 prior draws", lambda p: prior_predictive(p, 0, like=x), "num_samples=0", "positive", "Try")
 asks("diagnosis of 10 rows", lambda p: diagnose(p, x[:10]), "10 rows", "at least 20", "more data")
-asks("labels of others", lambda p: diagnose(p, x, labels=[1, 2]), r"\(2,\)", "20, one a row", "Try")
-asks("one label", lambda p: diagnose(p, x, labels=3), r"shape \(\)", "20, one a row", "Try")
+for labels in ([1, 2], 3, np.zeros((20, 1))):
+    asks(
+        f"labels of shape {np.shape(labels)}",
+        lambda p, labels=labels: diagnose(p, x, labels=labels),
+        re.escape(f"labels of shape {np.shape(labels)}"),
+        r"\(20,\), one a row",
+        "Try",
+    )
 asks("diagnosis seed", lambda p: diagnose(p, x, seed=None), "seed=None", "an integer", "seed=0")
 asks("weights seed", lambda p: log_weights(p, x, 5, seed="a"), "seed='a'", "an integer", "seed=0")
 asks("elpd of a program", lambda p: ppl_vae.elpd(p), "Got a VAE", "evidence", "log_evidence")
@@ -797,6 +831,30 @@ asks(
 )
 asks("latents at NaN", lambda p: given(p, zeros(3, 2) / 0), "NaN .* latent 'z'", "finite", "Try")
 asks("latent width", lambda p: given(p, zeros(3, 5)), r"\(3, 5\)", r"\(\*batch, 2\)", "Try")
+
+
+def two_sites(x):
+    with pyro.plate("rows", len(x)):
+        latent = pyro.sample("latent", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(latent, 1.0), obs=x)
+        pyro.sample("y", dist.Normal(latent, 1.0), obs=2 * x)
+
+
+def tree(columns: list[str] | None, names: str = "abcdef") -> Callable[[VAE], object]:
+    table = pd.DataFrame(x.numpy(), columns=list(names))
+    return lambda p: to_datatree(p, table, num_samples=3, columns=columns)
+
+
+asks("tree, three names", tree(["a", "b", "c"]), "3 column names", "6, one for each", "Try col")
+asks("tree, one name twice", tree(None, "abcdea"), "'e', 'a'", "differ from each", "Try columns=")
+asks("tree, a dim's name", tree(["row", *"abcde"]), "'row'", "from the dims", "Try columns=")
+refuses(
+    "tree, names of two sites",
+    lambda: to_datatree(Program(two_sites, guide), REALS, columns=["x"]),
+    r"sites \['x', 'y'\]",
+    "a single site",
+    "Try None",
+)
 asks("diagnosis of 0 draws", lambda p: diagnose(p, x, num_samples=0), "=0", "positive", "Try")
 asks("a freak as fresh guide", lambda p: diagnose(p, x, fresh="yes"), "a str", "Program", "Try")
 

@@ -275,7 +275,7 @@ def test_a_parameter_made_after_the_best_epoch_stays(x) -> None:
 def test_an_update_to_infinity_is_undone(objective, x) -> None:
     program, before = small(), small()
     with pytest.raises(NonFiniteError, match="not finite after the update.*last good state"):
-        trained(1e3 * x, program, objective=objective, optimizer=(torch.optim.SGD, {"lr": 1e38}))
+        trained(10 * x, program, objective=objective, optimizer=(torch.optim.SGD, {"lr": 1e38}))
     assert same(program, before)
 
 

@@ -30,7 +30,7 @@ from ppl_vae import (
     plots,
 )
 from ppl_vae.data import LinearGaussian
-from ppl_vae.plots.style import as_svg
+from ppl_vae.plots.style import SETTINGS, as_svg
 from ppl_vae.programs.describe import Line
 
 ROWS = 40
@@ -260,3 +260,14 @@ def test_binary_images_of_a_vae_render() -> None:
     vae = VAE(StandardNormal(2), decoder, Conditional(MLP(4), Normal(2), given=(4, 4)))
     x = (torch.rand(ROWS, 4, 4) > 0.5).float()
     assert len(as_svg(plots.diagnosis(diagnose(vae, x, num_samples=30)))) > 20_000
+
+
+def test_the_ticks_of_the_three_terms_do_not_touch(table: Diagnosis) -> None:
+    means = {"reconstruction": -175.74, "kl_prior": 8.23, "elbo": -183.97, "kl_posterior": 2.66}
+    values = {k: np.full(ROWS, v) for k, v in (means | {"log_evidence": -181.31}).items()}
+    fig = plots.three_terms(dataclasses.replace(table, terms=table.terms._replace(**values)))
+    with matplotlib.rc_context(SETTINGS):  # what is measured outside of it is another font
+        fig.draw_without_rendering()
+        shown = [label.get_window_extent() for label in fig.axes[0].get_xticklabels()]
+    assert len(shown) > 2
+    assert all(a.x1 + 8 < b.x0 for a, b in zip(shown, shown[1:], strict=False))  # about a digit

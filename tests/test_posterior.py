@@ -1,6 +1,7 @@
 """Draws, refitted guides, and the door to ArviZ."""
 
 import gc
+import re
 import warnings
 
 import arviz_plots
@@ -167,6 +168,87 @@ def test_the_tree_has_named_columns_and_no_log_likelihood(table):
     assert dict(tree["posterior"]["z"].sizes) == {"chain": 1, "draw": 20, "row": 40, "z_dim": 2}
     assert "log_likelihood" not in tree.children
     assert np.array_equal(tree["observed_data"]["mass"], table["mass"].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        ([f"r{i}" for i in range(40)], [f"r{i}" for i in range(40)]),
+        (range(7, 47), range(7, 47)),
+        (pd.date_range("2020", periods=40, tz="UTC"), None),
+        ([0] * 40, range(40)),  # tells no rows apart
+        (pd.MultiIndex.from_product([range(8), range(5)]), range(40)),
+    ],
+    ids=["text", "numbers", "times", "repeated", "nested"],
+)
+def test_the_rows_of_the_tree_have_the_names_of_the_table(table, tmp_path, index, expected):
+    named = table.set_axis(index)
+    tree = to_datatree(EXACT, named, num_samples=3, seed=0)
+    expected = index.astype(str) if expected is None else expected
+    for group in ("posterior", "posterior_predictive", "prior", "observed_data", "evidence"):
+        assert list(tree[group].coords["row"].values) == list(expected)
+    tree.to_netcdf(tmp_path / "tree.nc")
+    first = tree["observed_data"]["mass"].sel(row=expected[0])
+    assert float(first) == np.float32(table["mass"][0])
+
+
+def test_too_few_draws_for_k_hat_are_said(table):
+    with pytest.warns(UserWarning, match="num_samples=24, too few for a k-hat.*Try 25"):
+        log_evidence(EXACT, table, 24, seed=0)
+    log_evidence(EXACT, table, 25, seed=0)
+    few, enough = (diagnose(EXACT, table, num_samples=s) for s in (24, 25))
+    assert "k-hat not known: it takes 25 draws" in repr(few) and "above" not in repr(few)
+    assert any("k-hat" in note for note in few.notes)
+    assert "k-hat above 0.5" in repr(enough) and not enough.notes
+
+
+def infinite(h):  # from 89 on; Pyro lets a scale of infinity pass
+    return h.exp()
+
+
+def undefined(h):
+    return h.exp() / h.exp()
+
+
+OF_DATA = [log_evidence, diagnose, to_datatree, refit_guide]
+
+
+@pytest.mark.parametrize(
+    ("ask", "spread"),
+    [
+        *[(ask, spread) for ask in OF_DATA for spread in (infinite, undefined)],
+        (lambda program, x: posterior_predictive(program, x, 5), undefined),
+    ],
+)
+def test_data_of_another_scale_are_named_by_row_and_site(ask, spread):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+            pyro.sample("x", dist.Normal(z, spread(x.abs())), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, spread(x.abs())))
+
+    x = torch.linspace(-1.0, 1.0, 1100)
+    x[1087] = 1000.0  # beyond the head that shows what a program is made of
+    with pytest.raises(ValueError) as refusal:
+        ask(Program(model, guide), x)
+    message = str(refusal.value)
+    assert re.search(
+        r"not finite, first at row 1087, site '[xz]'.*expected.*scaled as.*Try", message
+    )
+    assert len(message) < 400 and refusal.value.__suppress_context__
+
+
+def test_errors_of_another_kind_stay_what_they_are():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2).double(), -1.0).to_event(1))
+
+    x, _ = WORLD.sample(5, seed=1)
+    with pytest.raises(ValueError, match="Expected parameter scale"):
+        log_evidence(Program(WORLD.model, guide), x)
 
 
 def test_images_are_stacked_in_cells_and_a_delta_guide_has_no_weights():

@@ -31,8 +31,9 @@ from ppl_vae import (
 )
 from ppl_vae.data import digits
 from ppl_vae.programs.describe import Line
-from ppl_vae.report import guides, mathematics, report, reports, words
+from ppl_vae.report import guides, mathematics, report, reports, sections, words
 from ppl_vae.report.comparison import conclusion
+from ppl_vae.training.progress import Bar
 
 SECTIONS = (
     *("fitted", "training", "reconstructions", "samples", "latent-space"),
@@ -290,6 +291,7 @@ def test_words_follow_the_numbers(vae: Diagnosis) -> None:
     # A tiny effect, however certain, is still a tiny effect.
     assert "is near" in words.match(with_match(0.003, 0.51, 1e-12))
 
+    assert "of their means over" in words.active_units(vae)
     units = dataclasses.replace(vae.active, variance=np.array([1.0, 1e-5]), count=1)
     assert "1 unit is not" in words.active_units(dataclasses.replace(vae, active=units))
 
@@ -377,3 +379,12 @@ def test_every_family_has_its_mathematics(family: str, shows: str) -> None:
     assert shows in formula
     parser = Page(str(formula))
     assert parser.faults == [] and parser.open == []
+
+
+def test_the_three_terms_add_up_as_they_are_printed(vae: Diagnosis) -> None:
+    cell = sections.cells(bare(vae, "terms", "evidence"), Bar(None, 1, 0, ""))["three-terms"]
+    mean = {row[0]: float(row[1].split(" ")[0].replace("−", "-")) for row in cell.table.rows}
+    reconstruction, rate, elbo, gap, evidence = mean.values()
+    # Each is rounded to two digits after the point or more, which for a sum of three is 0.015.
+    assert rate < 0 < gap and abs(reconstruction + rate - elbo) < 0.02
+    assert abs(elbo + gap - evidence) < 0.02

@@ -96,6 +96,40 @@ def as_batch(
     return Batch(tuple(tensors.values()), {})
 
 
+def columns_of(data: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401
+    """Name the columns of each argument that is a DataFrame: arrays do not know theirs.
+
+    Example:
+        >>> import pandas as pd
+        >>> columns_of((pd.DataFrame({"age": [1.0], "dose": [2.0]}), np.eye(1)))
+        {'0': ('age', 'dose')}
+    """
+    named = data if isinstance(data, Mapping) else dict(enumerate(_as_tuple(data)))
+    return {str(k): tuple(map(str, v.columns)) for k, v in named.items() if hasattr(v, "columns")}
+
+
+def refuse_other_columns(known: Mapping[str, tuple[str, ...]], data: Any, name: str) -> None:  # noqa: ANN401
+    """Refuse a DataFrame whose columns are not those of training, in their order.
+
+    Raises:
+        ValueError: With the first column that differs.
+    """
+    for key, columns in columns_of(data).items():
+        trained = known.get(key, columns)
+        if len(trained) != len(columns) or trained == columns:
+            continue  # the shape is refused elsewhere
+        got, expected = next((a, b) for a, b in zip(columns, trained, strict=True) if a != b)
+        raise ValueError(
+            f"Got the column {got!r} in {name} where training had {expected!r}; expected the "
+            f"columns {list(trained)[:6]}{'…' if len(trained) > 6 else ''} in this order. Try "
+            f"{name}[columns of training], or {name}.to_numpy() if only the names differ."
+        )
+
+
+def _as_tuple(data: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    return data if isinstance(data, tuple) else (data,)
+
+
 def as_numbers(value: Any, name: str) -> Tensor:  # noqa: ANN401
     """Cast a number, list or array that a part is built from to torch's default dtype.
 

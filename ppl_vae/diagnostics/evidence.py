@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.diagnostics.arrays import Floats, as_log_weights
-from ppl_vae.diagnostics.khat import good_khat, is_constant, khat
+from ppl_vae.diagnostics.khat import MIN_DRAWS, good_khat, is_constant, khat
 from ppl_vae.diagnostics.log_mean import log_mean, log_mean_interval
 
 
@@ -45,6 +45,16 @@ class Evidence(NamedTuple):
     def exact(self) -> NDArray[np.bool_]:
         """Where the weights do not vary to precision: the guide is p(z|x) on what it visits."""
         return self.se == 0
+
+    def __repr__(self) -> str:
+        mean = mean_evidence(self)
+        share = f"{mean.unquantified / len(self.quantified):.0%}"
+        tail = f"k-hat > {min(0.5, good_khat(self.num_samples)):.2g} for {share}"
+        return (
+            f"Evidence(N={len(self.quantified)}, S={self.num_samples}; mean log p(x) ≥ "
+            f"{mean.mean:.3f} ± {mean.mc_se:.2g}; "
+            f"{tail if self.num_samples >= MIN_DRAWS else 'too few draws for k-hat'})"
+        )
 
 
 class MeanEvidence(NamedTuple):

@@ -22,15 +22,8 @@ from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
 from ppl_vae.programs.modes import buffers_kept, probing
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.registration import register
-from ppl_vae.programs.traces import (
-    Structure,
-    probe,
-    rows_first,
-    run,
-    run_guide,
-    run_model,
-    structure,
-)
+from ppl_vae.programs.runs import probe, rows_first, run, run_guide, run_model
+from ppl_vae.programs.traces import Structure, structure
 
 
 class AdversarialState(ObjectiveState):

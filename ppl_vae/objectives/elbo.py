@@ -15,7 +15,8 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.estimator import Estimator, closed_kl
 from ppl_vae.objectives.handlers import ScaleLatents
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
-from ppl_vae.programs.traces import functions, probe, structure
+from ppl_vae.programs.runs import functions, probe
+from ppl_vae.programs.traces import structure
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_vae.distributions import kl_divergence
-from ppl_vae.programs.traces import Site
+from ppl_vae.programs.runs import Site
 
 
 class Estimator(Trace_ELBO):

@@ -110,7 +110,7 @@ def draw_latent_space(fig: FigureBase, d: Diagnosis) -> None:
         share = 100 * scales**2 / max((scales**2).sum(), 1e-300)
         names = [f"principal axis {k + 1} ({share[k]:.0f} % of variance)" for k in range(2)]
     drawn: dict[str, Any] = {"s": 9, "linewidths": 0, "rasterized": True, "label": "z ~ p(z)"}
-    ax.scatter(prior[:POINTS, 0], prior[:POINTS, 1], color="#dcdcdc", **drawn)
+    ax.scatter(prior[:POINTS, 0], prior[:POINTS, 1], color="#c9c9c9", **drawn)
     _points(fig, ax, d, means[:POINTS])
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_xlabel(names[0])

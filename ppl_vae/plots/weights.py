@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ppl_vae.diagnose import Diagnosis
@@ -172,6 +173,7 @@ def _steps(ax: Axes, terms: ThreeTerms) -> None:
     ax.set_ylim(4.6, -0.6)
     ax.set_xlim(low - 0.12 * span, high + 0.5 * span)
     ax.grid(visible=False, axis="y")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=4))  # six characters each: more would touch
     ax.set_xlabel("nats per datum")
     ax.set_title("means over the data")
 

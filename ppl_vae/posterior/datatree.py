@@ -11,11 +11,12 @@ from torch import Size, Tensor, nn
 
 from ppl_vae.diagnostics import evidence
 from ppl_vae.posterior.draws import (
-    data_at,
     observed_values,
     posterior_predictive,
     prior_predictive,
 )
+from ppl_vae.posterior.faults import explained
+from ppl_vae.posterior.given import data_at
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
 from ppl_vae.programs.traces import structure
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 MAX_COLUMNS = 32
+DIMS = ("chain", "draw", "row")
 
 
+@explained
 def to_datatree(
     program: nn.Module,
     x: Any,
@@ -51,14 +54,14 @@ def to_datatree(
     Args:
         program: A `VAE` or `Program`.
         x: Data as `fit` takes them; a DataFrame names the columns (a slash, which a tree
-            takes for a path, becomes an underscore).
+            takes for a path, becomes an underscore) and the rows, if its index does so uniquely.
         num_samples: Draws S per datum. About 16 S N bytes are kept for each cell of x and z, and
             nearly twice as many used while drawing (float32; N and S in the hundreds).
-        columns: Names of the columns of the observed site.
+        columns: Names of the columns of the one observed site.
         seed: Fork torch's random state and start here.
 
     Raises:
-        ValueError: If the data do not fit, or names and columns differ in number.
+        ValueError: If the data do not fit, or the names do not tell the columns apart.
 
     Example:
         >>> from ppl_vae import Program
@@ -71,10 +74,14 @@ def to_datatree(
     """
     import xarray as xr
 
-    if columns is None and hasattr(x, "columns"):
-        columns = [str(c).replace("/", "_") for c in x.columns]
     batch = program_batch(program, x, name="x")
     found = structure(program, batch)
+    observed = observed_values(program, batch)
+    if columns is None and hasattr(x, "columns") and len(observed) == 1:
+        columns = [str(c).replace("/", "_") for c in x.columns]
+    if columns is not None:
+        _must_name(columns, observed)
+    rows = _row_names(x)
     shape = (num_samples, batch.rows)
 
     def other(step: int) -> int | None:
@@ -86,7 +93,7 @@ def to_datatree(
     def cells(values: dict[str, Tensor], lead: tuple[int, ...]) -> xr.Dataset:
         merged: dict[str, Any] = {}
         for site, value in values.items():
-            merged |= _cells(site, value, lead, columns if len(values) == 1 else None)
+            merged |= _cells(site, value, lead, columns)
         return xr.Dataset(merged)
 
     weighted = None
@@ -105,7 +112,7 @@ def to_datatree(
     groups |= {
         "prior": latents(drawn.latents, 1),
         "prior_predictive": cells(drawn.data, shape),
-        "observed_data": cells(observed_values(program, batch), (batch.rows,)),
+        "observed_data": cells(observed, (batch.rows,)),
     }
     if weighted is not None:
         if weighted.log_likelihood is not None:
@@ -118,7 +125,26 @@ def to_datatree(
             groups["evidence"] = xr.Dataset(
                 {k: ("row", getattr(result, k)) for k in ("log_evidence", "se", "khat")}
             )
-    return xr.DataTree.from_dict({k: _with_coords(v) for k, v in groups.items()})
+    return xr.DataTree.from_dict({k: _with_coords(v, rows) for k, v in groups.items()})
+
+
+def _must_name(columns: Sequence[str], observed: dict[str, Tensor]) -> None:
+    if len(observed) > 1:
+        raise ValueError(
+            f"Got columns for the observed sites {list(observed)}; expected a single site. "
+            "Try None: each site's columns are then numbered."
+        )
+    (value,) = observed.values()
+    if len(columns) != (size := value[0].numel()):
+        raise ValueError(
+            f"Got {len(columns)} column names; expected {size}, one for each column. Try columns=, "
+            "or an array, whose columns are numbered."
+        )
+    if len({*columns, *DIMS}) < size + len(DIMS):
+        raise ValueError(
+            f"Got the columns {list(columns)}; expected names that differ from each other and "
+            f"from the dims {DIMS}. Try columns=, or renaming them."
+        )
 
 
 def _latent(
@@ -134,8 +160,6 @@ def _cells(
     flat = _numpy(value).reshape(*lead, -1)
     sampled = ("chain", "draw") if len(lead) == 2 else ()
     size = flat.shape[-1]
-    if columns is not None and len(columns) != size:
-        raise ValueError(f"Got {len(columns)} column names; expected {size}, one for each column.")
     if size > MAX_COLUMNS and columns is None:
         stacked = flat.reshape(*lead[:-1], -1)
         return {site: ((*sampled, "cell"), stacked[None] if sampled else stacked)}
@@ -148,8 +172,19 @@ def _cells(
     }
 
 
-def _with_coords(group: xr.Dataset) -> xr.Dataset:
-    return group.assign_coords({dim: np.arange(size) for dim, size in group.sizes.items()})
+def _row_names(x: Any) -> NDArray[Any] | None:  # noqa: ANN401
+    """The index of a DataFrame or Series, where it tells the rows apart."""
+    if not hasattr(x, "iloc") or x.index.nlevels > 1 or not x.index.is_unique:
+        return None
+    labels: NDArray[Any] = x.index.to_numpy()
+    return labels.astype(str) if labels.dtype == object else labels  # netCDF knows no objects
+
+
+def _with_coords(group: xr.Dataset, rows: NDArray[Any] | None) -> xr.Dataset:
+    coords = {str(dim): np.arange(size) for dim, size in group.sizes.items()}
+    if rows is not None and "row" in coords:
+        coords["row"] = rows
+    return group.assign_coords(coords)
 
 
 def _numpy(value: Tensor) -> NDArray[np.float64]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
+from pyro.infer import infer_discrete
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from ppl_vae.data.batches import Batch, as_batch
+from ppl_vae.data.batches import Batch
+from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS
-from ppl_vae.programs.modes import drawing, dtype_of
-from ppl_vae.programs.traces import Structure, probe, rows_first, run_guide, structure
-from ppl_vae.programs.vae import VAE
+from ppl_vae.programs.modes import drawing
+from ppl_vae.programs.runs import probe, rows_first, run_guide
+from ppl_vae.programs.traces import Structure, structure
 
 
 class Draws(NamedTuple):
@@ -32,6 +33,7 @@ class Draws(NamedTuple):
     means: dict[str, Tensor]
 
 
+@explained
 def posterior_predictive(
     program: nn.Module,
     x: Any,
@@ -47,9 +49,10 @@ def posterior_predictive(
         num_samples: Draws S per datum.
         seed: Fork torch's random state and start here.
 
+    Discrete sites that training sums out are drawn from p(y | x, z), which is exact.
+
     Raises:
-        ValueError: If a discrete site of the model is summed out in training, so that the guide
-            says nothing of it.
+        ValueError: If the data do not fit, or there is no data plate.
 
     Example:
         >>> from ppl_vae import Program
@@ -61,24 +64,21 @@ def posterior_predictive(
         (torch.Size([10, 3, 2]), torch.Size([10, 3, 5]))
     """
     batch = program_batch(program, x, name="x")
-    found = _with_plate(program, batch)
+    found = with_plate(program, batch)
     index = torch.arange(batch.rows).repeat(_positive(num_samples))
     pieces = []
     with drawing(program, seed):
         for rows in index.split(ROWS):
             piece = batch.take(rows.to(batch.tensors[0].device))
             guide = run_guide(program, piece)
-            if lost := [n for n in found.latents if n not in guide.nodes]:
-                raise ValueError(
-                    f"The guide draws no {lost}, which training sums out; expected draws of every "
-                    "latent. Try pyro.infer.infer_discrete for these sites."
-                )
+            if any(n not in guide.nodes for n in found.latents):
+                guide = _with_summed_out(program, piece, guide, found)
             free = poutine.uncondition(program.model)
             model = poutine.trace(poutine.replay(free, trace=guide)).get_trace(
                 *piece.args, **piece.kwargs
             )
-            pieces.append(_collect(model, found))
-    return _shaped(pieces, (num_samples, batch.rows))
+            pieces.append(collect(model, found))
+    return shaped(pieces, (num_samples, batch.rows))
 
 
 def prior_predictive(
@@ -98,7 +98,7 @@ def prior_predictive(
         seed: Fork torch's random state and start here.
     """
     batch = program_batch(program, like, name="like")
-    found = _with_plate(program, batch)
+    found = with_plate(program, batch)
     index = torch.arange(_positive(num_samples)) % batch.rows
     pieces = []
     with drawing(program, seed):
@@ -106,88 +106,8 @@ def prior_predictive(
             piece = batch.take(rows.to(batch.tensors[0].device))
             free = poutine.uncondition(program.model)
             model = poutine.trace(free).get_trace(*piece.args, **piece.kwargs)
-            pieces.append(_collect(model, found))
-    return _shaped(pieces, (num_samples,))
-
-
-def data_given(
-    program: nn.Module,
-    latents: Tensor | Mapping[str, Tensor],
-    *,
-    like: Any,  # noqa: ANN401
-    seed: int | None = None,
-) -> Draws:
-    """Draw x ~ p(x|z) for given z: shapes ``(S, *event)``.
-
-    Args:
-        program: A `VAE` or `Program`.
-        latents: ``(S, *event)``, by site where there are several.
-        like: Any data of the program's kind, as in `prior_predictive`.
-        seed: Fork torch's random state and start here.
-
-    Raises:
-        ValueError: If the sites are not the program's latents, or the data plate is not the
-            innermost one.
-    """
-    batch = program_batch(program, like, name="like")
-    found = _with_plate(program, batch)
-    if not isinstance(latents, Mapping) and len(found.latents) == 1:
-        latents = {found.latents[0]: latents}
-    if not isinstance(latents, Mapping) or set(latents) != set(found.latents):
-        got = sorted(latents) if isinstance(latents, Mapping) else type(latents).__name__
-        raise ValueError(
-            f"Got latents {got}; expected a tensor for each of {list(found.latents)}. "
-            f"Try {{{found.latents[0]!r}: z}}."
-        )
-    latents = as_batch(
-        dict(latents),
-        dtype=dtype_of(program),
-        device=batch.tensors[0].device,
-        keep_tensors=not isinstance(program, VAE),
-        name="latents",
-    ).kwargs
-    for name, value in latents.items():
-        if not value.isfinite().all():
-            raise ValueError(
-                f"Got NaN or infinity in the latent {name!r}; expected finite numbers. "
-                "Try leaving such rows out."
-            )
-    if found.dim != -1 and found.nesting > 1:
-        raise ValueError(
-            f"Got the data plate {found.plate!r} at dim {found.dim}; expected -1. Try "
-            "pyro.plate(..., dim=-1) for the data and dim=-2 for the other plate."
-        )
-    count = len(next(iter(latents.values())))
-    index = torch.arange(count) % batch.rows
-    dims = dict.fromkeys(latents, 0)
-    return _shaped(_model_at(program, batch, index, latents, dims, found, seed), (count,))
-
-
-def data_at(
-    program: nn.Module,
-    x: Any,  # noqa: ANN401
-    latents: Mapping[str, Tensor],
-    *,
-    seed: int | None = None,
-) -> Draws:
-    """Draw new data at posterior draws ``(S, N, *event)``, such as those of `weighted_draws`.
-
-    Args:
-        program: A `VAE` or `Program`.
-        x: The data of which `latents` are draws.
-        latents: Draws by site.
-        seed: Fork torch's random state and start here; not the seed of `latents`, or z and the
-            noise of x are functions of the same numbers.
-    """
-    batch = program_batch(program, x, name="x")
-    found = _with_plate(program, batch)
-    model, _ = probe(program, batch)
-    shape = next(iter(latents.values())).shape[:2]
-    flat = {n: v.flatten(0, 1) for n, v in latents.items()}
-    # Where `rows_first` took the rows from.
-    dims = {n: v.dim() - len(model.nodes[n]["fn"].event_shape) + found.dim for n, v in flat.items()}
-    index = torch.arange(batch.rows).repeat(shape[0])
-    return _shaped(_model_at(program, batch, index, flat, dims, found, seed), tuple(shape))
+            pieces.append(collect(model, found))
+    return shaped(pieces, (num_samples,))
 
 
 def observed_values(program: nn.Module, x: Any) -> dict[str, Tensor]:  # noqa: ANN401
@@ -198,33 +118,27 @@ def observed_values(program: nn.Module, x: Any) -> dict[str, Tensor]:  # noqa: A
         x: Data as `fit` takes them.
     """
     batch = program_batch(program, x, name="x")
-    found = _with_plate(program, batch)
+    found = with_plate(program, batch)
     model, _ = probe(program, batch)
     return {n: rows_first(model.nodes[n], found.dim) for n in found.observed}
 
 
-def _model_at(
-    program: nn.Module,
-    batch: Batch,
-    index: Tensor,
-    latents: Mapping[str, Tensor],
-    dims: Mapping[str, int],
-    found: Structure,
-    seed: int | None,
-) -> list[Draws]:
-    """Run the model with `latents`, rows in front, on the rows `index`; the plate is at `dims`."""
-    pieces = []
-    with drawing(program, seed):
-        for at in torch.arange(len(index)).split(ROWS):
-            piece = batch.take(index[at].to(batch.tensors[0].device))
-            values = {n: v[at].movedim(0, dims[n]) for n, v in latents.items()}
-            fixed = poutine.condition(poutine.uncondition(program.model), data=values)
-            model = poutine.trace(fixed).get_trace(*piece.args, **piece.kwargs)
-            pieces.append(_collect(model, found))
-    return pieces
+def _with_summed_out(program: nn.Module, batch: Batch, guide: Trace, found: Structure) -> Trace:
+    """Add y ~ p(y | x, z) to z ~ q(z|x), for the sites that the guide leaves out."""
+    drawn = {n: guide.nodes[n]["value"] for n in found.latents if n in guide.nodes}
+    rest = infer_discrete(
+        poutine.condition(program.model, data=drawn), first_available_dim=-1 - found.nesting
+    )
+    model = poutine.trace(rest).get_trace(*batch.args, **batch.kwargs)
+    whole = guide.copy()
+    for name in found.latents:
+        if name not in drawn:
+            whole.add_node(name, **model.nodes[name])
+    return whole
 
 
-def _collect(model: Trace, found: Structure) -> Draws:
+def collect(model: Trace, found: Structure) -> Draws:
+    """Read the draws of one run, rows in front."""
     means = {}
     for name in found.observed:
         site = model.nodes[name]
@@ -239,7 +153,9 @@ def _collect(model: Trace, found: Structure) -> Draws:
     )
 
 
-def _shaped(pieces: list[Draws], shape: tuple[int, ...]) -> Draws:
+def shaped(pieces: list[Draws], shape: tuple[int, ...]) -> Draws:
+    """Put blocks of rows together, as ``(*shape, *event)``."""
+
     def join(part: int) -> dict[str, Tensor]:
         names = pieces[0][part]
         joined = {n: torch.cat([p[part][n] for p in pieces]) for n in names}
@@ -248,12 +164,22 @@ def _shaped(pieces: list[Draws], shape: tuple[int, ...]) -> Draws:
     return Draws(join(0), join(1), join(2))
 
 
-def _with_plate(program: nn.Module, batch: Batch) -> Structure:
+def with_plate(program: nn.Module, batch: Batch) -> Structure:
+    """Look at a program of which draws per datum are wanted.
+
+    Raises:
+        ValueError: If it has no data plate, or one that uses some rows only.
+    """
     found = structure(program, batch)
     if found.plate is None:
         raise ValueError(
             f"Draws per datum need a data plate: {found.undefined}. Try "
             'with pyro.plate("data", len(x)): around the latents and the data.'
+        )
+    if found.subsample_size is not None:
+        raise ValueError(
+            f"The data plate {found.plate!r} subsamples its rows; expected every row of the batch "
+            "to be used. Try a model whose plate has the size len(x); fit makes the batches."
         )
     return found
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
 
 from ppl_vae.diagnostics import Evidence, evidence
+from ppl_vae.diagnostics.khat import MIN_DRAWS
+from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.log_weights import log_weights
 
 
+@explained
 def log_evidence(
     program: nn.Module,
     x: Any,  # noqa: ANN401
@@ -26,7 +30,7 @@ def log_evidence(
     Args:
         program: A `VAE` or `Program`.
         x: Data as `fit` takes them.
-        num_samples: Draws S per datum.
+        num_samples: Draws S per datum; below 25 there is no k-hat, and a warning says so.
         level: Nominal coverage of the interval for each datum.
         seed: Fork torch's random state and start here.
 
@@ -44,4 +48,11 @@ def log_evidence(
         True
     """
     weights = log_weights(program, x, num_samples, seed=seed)
-    return evidence(weights.double().cpu().numpy(), level=level)
+    result = evidence(weights.double().cpu().numpy(), level=level)
+    if num_samples < MIN_DRAWS:
+        warnings.warn(
+            f"Got num_samples={num_samples}, too few for a k-hat: whether the error of the "
+            f"evidence can be trusted is not known. Try {MIN_DRAWS} or more.",
+            stacklevel=3,
+        )
+    return result

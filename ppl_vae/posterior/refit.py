@@ -17,11 +17,13 @@ from ppl_vae.families import MultivariateNormal
 from ppl_vae.nets import MLP
 from ppl_vae.objectives import ELBO
 from ppl_vae.posterior.draws import observed_values, prior_predictive
+from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.modes import evaluating, forked_rng
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.registration import register
-from ppl_vae.programs.traces import NoDensityError, Structure, functions, probe, structure
+from ppl_vae.programs.runs import functions, probe
+from ppl_vae.programs.traces import NoDensityError, Structure, structure
 from ppl_vae.training import History, fit
 
 OWN_DRAWS, OWN_EPOCHS = 4096, 10  # of the model, shown to the guide before the ELBO
@@ -37,6 +39,7 @@ class Refitted(Program):
     history: History
 
 
+@explained
 def refit_guide(
     program: nn.Module,
     x: Any,  # noqa: ANN401
@@ -125,6 +128,7 @@ def refit_guide(
 
     fresh = Refitted(frozen_model, guide, modules=[encoder, program], plate=found.plate)
     steps = torch.optim.lr_scheduler.CosineAnnealingLR
+    fresh.__dict__["columns"] = getattr(program, "columns", {})
     fresh.history, _ = fit(
         fresh,
         batch,

@@ -8,7 +8,8 @@ from torch import nn
 
 from ppl_vae.conditional import Conditional
 from ppl_vae.data.batches import Batch
-from ppl_vae.programs.traces import Structure, probe, structure
+from ppl_vae.programs.runs import probe
+from ppl_vae.programs.traces import Structure, structure
 from ppl_vae.programs.vae import VAE
 
 

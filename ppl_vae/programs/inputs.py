@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ppl_vae.data.batches import Batch, as_batch
+from ppl_vae.data.batches import Batch, as_batch, refuse_other_columns
 from ppl_vae.programs.modes import device_of, dtype_of
 from ppl_vae.programs.vae import VAE
 
@@ -26,6 +26,7 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
         )
     if isinstance(data, Batch):
         return data
+    refuse_other_columns(getattr(program, "columns", {}), data, name)
     batch = as_batch(
         data,
         dtype=dtype_of(program),

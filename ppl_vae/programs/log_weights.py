@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.modes import drawing
-from ppl_vae.programs.traces import NoDensityError, Site, Structure, rows_first, run, structure
+from ppl_vae.programs.runs import Site, rows_first, run
+from ppl_vae.programs.traces import NoDensityError, Structure, structure
 
 ROWS = 4096
 

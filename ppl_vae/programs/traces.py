@@ -6,23 +6,23 @@ Nothing here, and nothing built on it, knows a site by its name.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
+from ppl_vae.programs.memory import refuse_if_lost
 from ppl_vae.programs.modes import probing
-
-Site = dict[str, Any]
+from ppl_vae.programs.plate import data_plate
+from ppl_vae.programs.runs import Site, run
 
 HEAD = 1024  # rows that are enough to see what a program is made of
 
@@ -76,41 +76,6 @@ class Structure:
         return 1.0 if self.full_size is None else self.full_size / self.seen(rows)
 
 
-PyroFunction = Callable[..., Any]
-
-
-def functions(program: nn.Module) -> tuple[PyroFunction, PyroFunction]:
-    """Give a program's model and guide."""
-    return cast(PyroFunction, program.model), cast(PyroFunction, program.guide)
-
-
-def run_guide(program: nn.Module, batch: Batch) -> Trace:
-    """Trace the guide."""
-    _, guide = functions(program)
-    return poutine.trace(guide).get_trace(*batch.args, **batch.kwargs)
-
-
-def run_model(program: nn.Module, batch: Batch, *, latents: Trace | None = None) -> Trace:
-    """Trace the model: on its own, or replayed against the latents of another trace."""
-    model, _ = functions(program)
-    if latents is not None:
-        model = poutine.replay(model, trace=latents)
-    return poutine.trace(model).get_trace(*batch.args, **batch.kwargs)
-
-
-def run(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
-    """Trace the guide, then the model replayed against it: (model, guide)."""
-    guide = run_guide(program, batch)
-    return run_model(program, batch, latents=guide), guide
-
-
-def probe(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
-    """Run a program once and leave it as found: traces (model, guide) without subsampling sites."""
-    with probing(program), torch.no_grad():
-        model, guide = run(program, batch)
-    return prune_subsample_sites(model), prune_subsample_sites(guide)
-
-
 def structure(program: nn.Module, batch: Batch) -> Structure:
     """Run a program on a head of the batch, leave it as found, and say what it is made of.
 
@@ -122,11 +87,12 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         batch = batch.take(torch.arange(HEAD, device=batch.tensors[0].device))
     with probing(program), torch.no_grad():
         with poutine.trace(param_only=True) as capture:
-            model, guide = run(program, batch)
+            model, guide = _run_or_teach(program, batch)
         model, guide = prune_subsample_sites(model), prune_subsample_sites(guide)
         # Read here: a parameter that the run made leaves the store with the probe.
         params = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
         clashes = tuple(n for n, s in capture.trace.nodes.items() if _clashes(s))
+    refuse_if_lost(program, params)
     latents = _match(model, guide)
     # pyro.factor comes last: it counts in log p, but is no data.
     sites = {n: s for n, s in _samples(model).items() if s["is_observed"]}
@@ -143,10 +109,14 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
             'site that is not observed. Try z = pyro.sample("z", prior) in model and guide.'
         )
     pairs = {n: [t.nodes[n] for t in (model, guide) if n in t.nodes] for n in latents}
-    frame, full_size, problem = _data_plate(
+    frame, full_size, problem = data_plate(
         program, batch, model, observed[: len(sites) - len(factors)]
     )
-    points = tuple(n for n in latents if any(_is_point(s["fn"]) for s in pairs[n]))
+    auxiliary = sorted(set(_samples(guide)) - set(latents))
+    # With auxiliary draws behind it, as in Pyro's autoguides, a Delta only renames them.
+    points = tuple(
+        n for n in latents if not auxiliary and any(_is_point(s["fn"]) for s in pairs[n])
+    )
     unscored = tuple(n for n in latents if any(map(_unscored, pairs[n])))
     mixed = tuple(n for n in latents if len({_is_discrete(s["fn"]) for s in pairs[n]}) > 1)
     shared = tuple(
@@ -155,7 +125,13 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         if frame and not (_in(model.nodes[n], frame) and all(_along(s, frame) for s in pairs[n]))
     )
     loose = [n for n in factors if frame and not _in(model.nodes[n], frame)]
-    auxiliary = sorted(set(_samples(guide)) - set(latents))
+    if isinstance(program.guide, AutoGuide) and (own := set(latents) - set(shared)):
+        raise ValueError(
+            f"Got {type(program.guide).__name__} as guide, which keeps parameters for each row of "
+            f"the first batch it meets (at {sorted(own)}); expected a guide that computes them "
+            "from x, for batches change. Try a network of x in the guide, or VAE(prior, decoder, "
+            "encoder)."
+        )
     # In order of what there is to say first.
     reasons = [f"the guide at {n!r} is a point (Delta) and has no density" for n in points]
     reasons += [f"the prior or guide at {n!r} can only be sampled, not scored" for n in unscored]
@@ -194,10 +170,17 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
     )
 
 
-def rows_first(site: Site, dim: int) -> Tensor:
-    """Give a site's value with the data plate, batch dim `dim`, in front: ``(N, ...)``."""
-    value = site["value"]
-    return value.movedim(value.dim() - len(site["fn"].event_shape) + dim, 0)
+def _run_or_teach(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
+    try:
+        return run(program, batch)
+    except ValueError as error:
+        if "Shape mismatch inside plate" not in str(error):
+            raise
+        raise ValueError(
+            f"Got a site whose batch shape does not fit its plates ({str(error).splitlines()[0]}); "
+            "expected one log-prob per datum. Try .to_event(1) on its distribution: the last dim "
+            "is then part of the event."
+        ) from error
 
 
 def _samples(trace: Trace) -> dict[str, Site]:
@@ -228,67 +211,6 @@ def _match(model: Trace, guide: Trace) -> tuple[str, ...]:
 def _clashes(site: Site) -> bool:
     offered = site["args"][1] if len(site["args"]) > 1 else None
     return isinstance(offered, nn.Parameter) and site["value"].unconstrained() is not offered
-
-
-def _data_plate(
-    program: nn.Module, batch: Batch, model: Trace, data: tuple[str, ...]
-) -> tuple[CondIndepStackFrame | None, int | None, str | None]:
-    """The data plate and the size of the data set it subsamples, or what is wrong with it."""
-    common = _common_frames(model, data)
-    named = getattr(program, "plate", None)
-    if named is not None and named not in common:
-        raise ValueError(
-            f"Got plate={named!r}; expected a plate that holds every observed site. Try one of "
-            f"{list(common)}."
-        )
-    fits = {
-        n: f
-        for n, f in common.items()
-        if f.vectorized
-        and (n == named if named is not None else batch.rows in (f.size, f.full_size))
-    }
-    # Plates of one size are told apart by a shorter batch: the data's follows it.
-    rows, shorter = _with_fewer_rows(program, batch, data) or (batch.rows, common)
-    if named is None:
-        fits = {n: f for n, f in fits.items() if rows in (shorter[n].size, shorter[n].full_size)}
-    if len(fits) > 1:
-        return (
-            None,
-            None,
-            (
-                f"the plates {list(fits)} both have the batch's size {batch.rows}; name the data's "
-                "with Program(model, guide, plate=...)"
-            ),
-        )
-    for name, frame in fits.items():
-        full = shorter[name].full_size or shorter[name].size
-        return frame, full if full != shorter[name].size else None, None
-    if sequential := [n for n, f in common.items() if not f.vectorized]:
-        return (
-            None,
-            None,
-            f"the data plate {sequential} is sequential; write `with pyro.plate(...)`",
-        )
-    return None, None, f"no plate of the batch's size {batch.rows} holds every observed site"
-
-
-def _common_frames(model: Trace, data: tuple[str, ...]) -> dict[str, CondIndepStackFrame]:
-    stacks = [{f.name: f for f in model.nodes[n]["cond_indep_stack"]} for n in data]
-    return {n: f for n, f in stacks[0].items() if all(n in s for s in stacks)}
-
-
-def _with_fewer_rows(
-    program: nn.Module, batch: Batch, data: tuple[str, ...]
-) -> tuple[int, dict[str, CondIndepStackFrame]] | None:
-    rows = min(batch.rows - 1, 2)
-    if rows < 1:
-        return None
-    try:
-        index = torch.arange(rows, device=batch.tensors[0].device)
-        model, _ = probe(program, batch.take(index))
-        return rows, _common_frames(model, data)
-    except (RuntimeError, ValueError, IndexError, KeyError):
-        return None  # a program of one batch size
 
 
 def _is_point(fn: TorchDistribution) -> bool:

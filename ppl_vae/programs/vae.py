@@ -209,6 +209,8 @@ def _reshaping(x: Tensor, event: Size) -> str:
         return "x.permute(...): its axes are in another order."
     if x.dim() == 2 and len(x) == event.numel():
         return f"x.T: a datum is a row{'' if len(event) == 1 else ', reshaped then'}."
+    if x.dim() == 1 and event.numel() == 1:
+        return "x.reshape(-1, 1), or x.to_frame() of a Series."
     if x[0].numel() == event.numel():
         return f"x.reshape(-1, {', '.join(map(str, event))})."
     return f"a family and an encoder for events of shape {tuple(x.shape[1:])}."

@@ -12,6 +12,7 @@ from ppl_vae.diagnostics import ThreeTerms
 from ppl_vae.plots.style import as_svg
 from ppl_vae.report import guides, words
 from ppl_vae.report.numbers import error, over_data, with_error
+from ppl_vae.training.progress import Bar
 
 
 class Table(NamedTuple):
@@ -49,9 +50,14 @@ class Section(NamedTuple):
 Build = Callable[[Diagnosis], Cell | None]
 
 
-def cells(d: Diagnosis) -> dict[str, Cell | None]:
+def cells(d: Diagnosis, bar: Bar) -> dict[str, Cell | None]:
     """Build one program's part of every section: all figures are drawn here."""
-    return {key: build(d) for key, _, _, build in CONTENTS}
+    made = {}
+    for key, title, _, build in CONTENTS:
+        bar.say(f"{d.name}: {title}")
+        made[key] = build(d)
+        bar.step()
+    return made
 
 
 def sections(programs: Sequence[dict[str, Cell | None]]) -> list[Section]:
@@ -139,8 +145,9 @@ def _drawn(sentence: str, svg: bytes, alt: str) -> Cell:
 
 
 def _term(name: str, terms: ThreeTerms, key: str) -> tuple[str, str, str]:
-    """Name, mean ± Monte-Carlo SE, SE over the data."""
+    """Name, mean ± Monte-Carlo SE, SE over the data; with its sign, so that the column adds up."""
     values, errors = getattr(terms, key), getattr(terms, key + "_se")
+    values = -values if name.startswith("−") else values
     mean, spread = over_data(values)
     mc = float((errors**2).sum() ** 0.5 / len(values))
     return name, with_error(mean, mc), error(spread)

@@ -154,7 +154,8 @@ def active_units(d: Diagnosis) -> str:
     units = len(d.active.variance)
     shown = ", ".join(value(float(v)) for v in d.active.variance) if units <= 6 else ""
     said = f"{d.active.count} of {count(units, 'unit')} {'is' if units == 1 else 'are'} active"
-    said += f" (variance of its mean over the data: {shown})" if shown else ""
+    whose = "its mean" if units == 1 else "their means"
+    said += f" (variance of {whose} over the data: {shown})" if shown else ""
     if d.active.count < units:
         idle = units - d.active.count
         it, does = ("it", "does") if idle == 1 else ("they", "do")

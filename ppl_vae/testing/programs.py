@@ -20,7 +20,7 @@ from ppl_vae.posterior import posterior_predictive, prior_predictive
 from ppl_vae.programs import NoDensityError, Structure, log_weights, structure
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng
-from ppl_vae.programs.traces import probe, rows_first, run
+from ppl_vae.programs.runs import probe, rows_first, run
 from ppl_vae.testing.laws import ConformanceError, Laws
 from ppl_vae.testing.rows import check_rows
 from ppl_vae.testing.training import check_training

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs import Structure
 from ppl_vae.programs.modes import drawing
-from ppl_vae.programs.traces import functions, probe, rows_first
+from ppl_vae.programs.runs import functions, probe, rows_first
 from ppl_vae.testing.laws import Laws
 
 

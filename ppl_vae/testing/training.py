@@ -13,7 +13,7 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import Adversarial, Objective
 from ppl_vae.programs import Structure
 from ppl_vae.programs.modes import evaluating
-from ppl_vae.programs.traces import run
+from ppl_vae.programs.runs import run
 from ppl_vae.testing.laws import Laws
 from ppl_vae.training.step import TrainState, train_step
 from ppl_vae.training.updater import Updater

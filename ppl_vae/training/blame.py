@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.modes import buffers_kept, device_of, forked_rng
-from ppl_vae.programs.traces import Site, run
+from ppl_vae.programs.runs import Site, run
 
 
 class NonFiniteError(ValueError):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.modes import device_of, evaluating
-from ppl_vae.programs.traces import run
+from ppl_vae.programs.runs import run
 from ppl_vae.training.loop import Loop
 
 FORMAT = 2

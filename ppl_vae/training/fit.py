@@ -11,18 +11,18 @@ import pyro.infer
 import torch
 from torch import nn
 
-from ppl_vae.data.batches import Batch
+from ppl_vae.data.batches import Batch, columns_of, refuse_other_columns
 from ppl_vae.objectives import ELBO, Objective, PyroELBO
 from ppl_vae.objectives.adversarial import Adversarial
 from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.memory import remember
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng
 from ppl_vae.training.checkpoint import Checkpoint, saved_order_seed
+from ppl_vae.training.floors import warn_of_data, warn_of_floor
 from ppl_vae.training.guards import (
     refuse_bad_arguments,
     refuse_unfit_program,
     warn_of_columns,
-    warn_of_data,
-    warn_of_floor,
 )
 from ppl_vae.training.history import History
 from ppl_vae.training.loop import Loop
@@ -40,6 +40,9 @@ class FitResult(NamedTuple):
 
     history: History
     state: TrainState
+
+    def __repr__(self) -> str:
+        return f"FitResult of {self.state.steps} steps\n{self.history.summary()}"
 
 
 def fit(
@@ -110,6 +113,8 @@ def fit(
         _move(program, device)
     batch = program_batch(program, data)
     refuse_bad_arguments(batch, arguments)
+    columns = columns_of(data)
+    refuse_other_columns(columns, validation, "validation")
     main = Updater(optimizer, schedule)
     generator = torch.Generator()
     with ExitStack() as stack:
@@ -128,8 +133,9 @@ def fit(
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         head = train.take(torch.arange(min(train.rows, max(2, batch_size))))
+        remember(program, {})  # what it was trained with before is no matter now
         objective_state = objective.init(program, head)
-        refuse_unfit_program(program, objective_state, train.rows, batch_size)
+        refuse_unfit_program(program, objective_state, head, train.rows, batch_size)
         if isinstance(objective, ELBO):
             warn_of_columns(objective_state.found)
         warn_of_data(program, train)
@@ -148,6 +154,7 @@ def fit(
             for phase in phases
         }
         state = TrainState(program, objective_state, phases, updaters, clip_norm)
+        stack.callback(remember, program, state.params)
         loop = Loop(state, objective, train, held, batch_size, patience, generator)
         if patience is not None:
             loop.refuse_no_score()
@@ -156,6 +163,7 @@ def fit(
             file = Checkpoint(Path(checkpoint), loop, seed)
             file.resume()
             save = file.save
+        program.__dict__["columns"] = columns or getattr(program, "columns", {})
         loop.run(epochs, progress, save)
         warn_of_floor(program, train)
     return FitResult(loop.history, state)

@@ -6,20 +6,16 @@ import math
 import warnings
 from itertools import count
 from os import PathLike
-from typing import Any, cast
+from typing import Any
 
-import pyro
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ppl_vae.conditional import Conditional
-from ppl_vae.data import resolution
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import ObjectiveState
-from ppl_vae.programs.modes import drawing
-from ppl_vae.programs.program import Program, reachable
+from ppl_vae.programs.memory import also_trained_by_others
 from ppl_vae.programs.traces import Structure
-from ppl_vae.programs.vae import VAE
+from ppl_vae.training.unregistered import unregistered
 
 
 def refuse_bad_arguments(batch: Batch, arguments: dict[str, Any]) -> None:
@@ -71,7 +67,7 @@ def refuse_bad_arguments(batch: Batch, arguments: dict[str, Any]) -> None:
 
 
 def refuse_unfit_program(
-    program: nn.Module, state: ObjectiveState, rows: int, batch_size: int
+    program: nn.Module, state: ObjectiveState, head: Batch, rows: int, batch_size: int
 ) -> None:
     """Refuse programs that would train nothing, or something else.
 
@@ -80,11 +76,11 @@ def refuse_unfit_program(
             BatchNorm would meet a batch of one row.
     """
     found = state.found
-    idle = _idle(program, found)
+    idle = unregistered(program, head)
     if not found.params:
         raise ValueError(
             "Got a program that registers no trainable parameter with Pyro"
-            f"{f' (its nets {idle} are there, unregistered)' if idle else ''}; expected some, or "
+            f"{f' ({idle} are there, unregistered)' if idle else ''}; expected some, or "
             'nothing would train. Try pyro.module("decoder", decoder) in the model, or a VAE, '
             "which registers its own."
         )
@@ -97,9 +93,16 @@ def refuse_unfit_program(
         )
     if idle:
         warnings.warn(
-            f"The nets {idle} have trainable parameters of which none is registered with Pyro: "
-            f"they will not train. Try pyro.module({idle[0]!r}, {idle[0]}) in model or guide, or "
-            f"{idle[0]}.requires_grad_(False) if they are meant to stay as they are.",
+            f"The program draws or scores with tensors that ask for gradients and are not "
+            f"registered with Pyro: {idle}. They will not train. Try pyro.module(name, net) or "
+            "pyro.param in model or guide, or requires_grad_(False) if they are meant to stay.",
+            stacklevel=3,
+        )
+    if others := also_trained_by_others(program, found.params):
+        warnings.warn(
+            f"The parameters {others[:3]} of Pyro's store were trained by another program before: "
+            "this fit goes on from there, and changes that program too. Where this is not meant, "
+            "try other names in pyro.param, or pyro.get_param_store().scope().",
             stacklevel=3,
         )
     nets = (*program.modules(), *state.modules())  # the critic's too
@@ -121,78 +124,6 @@ def warn_of_columns(found: Structure) -> None:
             "column, only the loss and the reconstruction.",
             stacklevel=3,
         )
-
-
-def warn_of_data(program: nn.Module, batch: Batch) -> None:
-    """Warn of columns that a learned scale would fit without bound, or beyond their precision."""
-    if not isinstance(program, VAE) or (floor := _floor(program)) is None:
-        return
-    x = batch.tensors[0]
-    values = x.detach().cpu().double()
-    finest = torch.as_tensor(resolution(values.numpy()))
-    constant = finest.isinf()
-    family = cast(Conditional, program.decoder).family
-    shared = family.shared.get("scale")  # one scale for all cells does not shrink for one of them
-    if constant.any() and not (shared is not None and shared.numel() < constant.numel()):
-        warnings.warn(
-            f"{_cells(constant)} of the data are constant: under a learned scale the likelihood "
-            f"there grows until the scale meets its floor {floor:g}, and tells nothing. Try "
-            "leaving such columns out, or a known scale.",
-            stacklevel=3,
-        )
-    # A gap is a resolution where values repeat: real numbers have gaps too, but no ties.
-    tied = (x.sort(dim=0).values.diff(dim=0) == 0).any(0).cpu()
-    coarse = ~constant & tied & (finest > floor)
-    if coarse.any():
-        warnings.warn(
-            f"The floor {floor:g} of the learned scale is below the resolution of the data "
-            f"(half the smallest gap is {finest[coarse].min():g} or more at {_cells(coarse)}): the "
-            f"likelihood may claim more precision than they have. Try min_scale="
-            f"{finest[coarse].median():g}.",
-            stacklevel=3,
-        )
-
-
-def warn_of_floor(program: nn.Module, batch: Batch) -> None:
-    """Warn, after training, of cells whose predicted scale sits on its floor."""
-    if not isinstance(program, VAE) or (floor := _floor(program)) is None:
-        return
-    x = batch.tensors[0][:512]
-    with drawing(program, seed=0), pyro.validation_enabled(False):
-        guide = program.posterior(x)  # sample() of a Normal raises where its scale is NaN
-        z = guide.rsample() if guide.has_rsample else guide.sample()
-        scale = program.decoder(z).stddev
-    if not scale.isfinite().all():
-        warnings.warn(
-            "The last step left a program whose scales are not finite: training has diverged. Try "
-            "a smaller learning rate, or clip_norm=10.",
-            stacklevel=3,
-        )
-    stuck = scale.median(0).values < 1.05 * floor
-    if stuck.any():
-        warnings.warn(
-            f"The learned scale sits on its floor {floor:g} at {_cells(stuck)} for half of the "
-            "data or more: the likelihood there is what the floor makes it. Try a larger "
-            "min_scale, or leaving the column out.",
-            stacklevel=3,
-        )
-
-
-def _idle(program: nn.Module, found: Structure) -> list[str]:
-    """Nets with trainable parameters that the program does not register, none of them."""
-    registered = {id(p) for p in found.params.values()}
-    nets = {}
-    if isinstance(program, Program):
-        nets = dict([*reachable(program.model), *reachable(program.guide)])
-        known = {id(m) for m in nets.values()}
-        nets |= {f"modules[{i}]": m for i, m in enumerate(program.parts) if id(m) not in known}
-    idle = []
-    for name, net in nets.items():
-        trainable = [p for p in net.parameters() if p.requires_grad]
-        is_program = hasattr(net, "guide")  # a program in a program is frozen on purpose
-        if trainable and not is_program and not any(id(p) in registered for p in trainable):
-            idle.append(name)
-    return sorted(idle)
 
 
 def _refuse_optimizer(name: str, spec: Any, schedule: Any = None) -> None:  # noqa: ANN401
@@ -233,14 +164,3 @@ def _refuse_optimizer(name: str, spec: Any, schedule: Any = None) -> None:  # no
             f"Got schedule=({shown}, {options}), which cannot be built ({error}); expected a class "
             f"of torch.optim.lr_scheduler and its arguments. {usual}"
         ) from error
-
-
-def _floor(program: VAE) -> float | None:
-    decoder = program.decoder
-    return decoder.family.min_scale if isinstance(decoder, Conditional) else None
-
-
-def _cells(mask: Tensor) -> str:
-    found = [tuple(i) if len(i) > 1 else i[0] for i in mask.nonzero().tolist()]
-    shown = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
-    return f"{len(found)} of {mask.numel()} cells ({shown})"

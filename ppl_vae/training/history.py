@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
+HELD_OUT = "validation_"
+FIGURES = ("loss", "elbo", "reconstruction", "kl", "adversarial", "critic_accuracy")
+
 
 class History:
     """One row per epoch, one column per quantity: nats per datum, averaged over the epoch.
@@ -56,6 +59,36 @@ class History:
     def __repr__(self) -> str:
         last = ", ".join(f"{k}={v:.4g}" for k, v in self.rows[-1].items()) if self.rows else "empty"
         return f"History({len(self)} epochs; last: {last})"
+
+    def summary(self) -> str:
+        """Say in a few lines how training went: how long, the last figures, the best held out.
+
+        Example:
+            >>> rows = [{"epoch": 1, "loss": 3.0, "validation_loss": 3.5, "seconds": 0.5}]
+            >>> print(History(rows).summary())
+            1 epoch in 0.5 s
+            last: loss 3.00
+            held out: loss 3.50
+            best held out: loss 3.50 at epoch 1
+        """
+        if not self.rows:
+            return "no epochs"
+        seconds = sum(row.get("seconds", 0.0) for row in self.rows)
+        said = [f"{len(self)} epoch{'s' if len(self) > 1 else ''} in {seconds:.1f} s"]
+        for title, prefix in (("last", ""), ("held out", HELD_OUT)):
+            shown = [c for c in FIGURES if prefix + c in self]
+            if shown:
+                figures = ", ".join(f"{c} {self.rows[-1][prefix + c]:.2f}" for c in shown)
+                said.append(f"{title}: {figures}")
+        score = next((c for c in ("elbo", "loss") if HELD_OUT + c in self), None)
+        # An adversary has no score: its loss is low where the critic is weak.
+        if score is not None and "critic_loss" not in self:
+            curve = self[HELD_OUT + score]
+            best = int(curve.argmax() if score == "elbo" else curve.argmin())
+            said.append(
+                f"best held out: {score} {curve[best]:.2f} at epoch {self.rows[best]['epoch']:.0f}"
+            )
+        return "\n".join(said)
 
     def to_pandas(self) -> pd.DataFrame:
         """Give the table as a DataFrame, one row per epoch."""

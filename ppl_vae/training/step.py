@@ -32,7 +32,7 @@ class StepInfo(NamedTuple):
     rows: int
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainState:
     """Everything that the steps change.
 
@@ -53,6 +53,9 @@ class TrainState:
     clip_norm: float | None
     steps: int = 0
     params: dict[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"TrainState({self.steps} steps, phases {[p.name for p in self.phases]})"
 
     @property
     def device(self) -> torch.device:

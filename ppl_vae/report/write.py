@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from ppl_vae import plots
 from ppl_vae.diagnose import Diagnosis
-from ppl_vae.report import mathematics, words
-from ppl_vae.report.comparison import comparison, conclusion
-from ppl_vae.report.sections import Cell, cells, sections
-
-PACKAGES = ("ppl_vae", "torch", "pyro-ppl", "numpy", "arviz-stats", "scikit-learn")
+from ppl_vae.training.progress import progress_bar
 
 
-def report(path: str | Path, *diagnoses: Diagnosis) -> Path:
+def report(path: str | Path, *diagnoses: Diagnosis, progress: bool = True) -> Path:
     """Write a page that says what was fitted, how well, and whether to trust the posterior.
 
     Everything is in the one file: no network, no script. What is undefined for a program (the
@@ -33,6 +22,7 @@ def report(path: str | Path, *diagnoses: Diagnosis) -> Path:
     Args:
         path: Where to write, such as "report.html".
         diagnoses: What `diagnose` found, of one program or more, each under its own name.
+        progress: Show a progress bar while the figures are drawn.
 
     Returns:
         The path.
@@ -54,11 +44,11 @@ def report(path: str | Path, *diagnoses: Diagnosis) -> Path:
     """
     target = _writable(path)
     _check(diagnoses)
-    _write(target, _page(diagnoses, [cells(d) for d in diagnoses]))
+    _write_pages(diagnoses, {target: slice(None)}, progress)
     return target
 
 
-def reports(folder: str | Path, *diagnoses: Diagnosis) -> Path:
+def reports(folder: str | Path, *diagnoses: Diagnosis, progress: bool = True) -> Path:
     """Write a page for each program, and ``report.html`` with all of them side by side.
 
     Every figure is drawn once. The page of a program has its name, such as ``vae.html``.
@@ -66,6 +56,7 @@ def reports(folder: str | Path, *diagnoses: Diagnosis) -> Path:
     Args:
         folder: Where to write; it must be there.
         diagnoses: What `diagnose` found, of two programs or more.
+        progress: Show a progress bar while the figures are drawn.
 
     Returns:
         The path of ``report.html``.
@@ -81,40 +72,22 @@ def reports(folder: str | Path, *diagnoses: Diagnosis) -> Path:
             f"Got the names {[d.name for d in diagnoses]}, which give the files {stems}; expected "
             'different ones, and none called "report". Try diagnose(program, x, name="VAE").'
         )
-    found = [cells(d) for d in diagnoses]
-    for stem, d, own in zip(stems, diagnoses, found, strict=True):
-        _write(target.with_name(f"{stem}.html"), _page([d], [own]))
-    _write(target, _page(diagnoses, found))
+    own = {target.with_name(f"{stem}.html"): slice(k, k + 1) for k, stem in enumerate(stems)}
+    _write_pages(diagnoses, {**own, target: slice(None)}, progress)
     return target
 
 
-def _page(diagnoses: Sequence[Diagnosis], found: Sequence[dict[str, Cell | None]]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    source = files("ppl_vae.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    several = len(diagnoses) > 1
-    return environment.from_string(source).render(
-        diagnoses=diagnoses,
-        fitted=[_fitted(d) for d in diagnoses],
-        comparison=comparison(diagnoses) if several else [],
-        conclusion=conclusion(diagnoses) if several else [],
-        sections=sections(found),
-        made=[words.how_made(d) for d in diagnoses],
-        versions=", ".join(_versions()),
-    )
+def _write_pages(diagnoses: Sequence[Diagnosis], pages: dict[Path, slice], progress: bool) -> None:
+    """Draw every program once, then write each page of some of them."""
+    # Jinja2 and matplotlib are loaded here, so that `import ppl_vae` stays quick.
+    from ppl_vae.report.page import page
+    from ppl_vae.report.sections import CONTENTS, cells
 
-
-def _fitted(d: Diagnosis) -> dict[str, object]:
-    name = words.objective_name(d)
-    weight = words.penalty_weight(d)
-    formula = None if name is None else mathematics.objective(d, name, weight)
-    return {
-        "sentence": words.fitted(d),
-        "lines": [(line, mathematics.drawn(line)) for line in d.lines],
-        "objective": formula,
-        "identity": None if d.terms is None else mathematics.identity(d),
-        "diagram": Markup(plots.diagram(d, name)),
-        "undefined": d.undefined,
-    }
+    steps = len(CONTENTS) * len(diagnoses)
+    with progress_bar(progress, steps, 0, "report", transient=True) as bar:
+        found = [cells(d, bar) for d in diagnoses]
+        for target, chosen in pages.items():
+            _write(target, page(diagnoses[chosen], found[chosen]))
 
 
 def _check(diagnoses: Sequence[Diagnosis]) -> None:
@@ -160,13 +133,3 @@ def _write(target: Path, html: str) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _versions() -> list[str]:
-    found = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:  # run from a checkout that is not installed
-            continue
-    return found

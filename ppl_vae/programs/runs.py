@@ -1,0 +1,56 @@
+"""Running a program: traces of its guide, and of its model at the guide's draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor, nn
+
+from ppl_vae.data.batches import Batch
+from ppl_vae.programs.modes import probing
+
+Site = dict[str, Any]
+PyroFunction = Callable[..., Any]
+
+
+def functions(program: nn.Module) -> tuple[PyroFunction, PyroFunction]:
+    """Give a program's model and guide."""
+    return cast(PyroFunction, program.model), cast(PyroFunction, program.guide)
+
+
+def run_guide(program: nn.Module, batch: Batch) -> Trace:
+    """Trace the guide."""
+    _, guide = functions(program)
+    return poutine.trace(guide).get_trace(*batch.args, **batch.kwargs)
+
+
+def run_model(program: nn.Module, batch: Batch, *, latents: Trace | None = None) -> Trace:
+    """Trace the model: on its own, or replayed against the latents of another trace."""
+    model, _ = functions(program)
+    if latents is not None:
+        model = poutine.replay(model, trace=latents)
+    return poutine.trace(model).get_trace(*batch.args, **batch.kwargs)
+
+
+def run(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
+    """Trace the guide, then the model replayed against it: (model, guide)."""
+    guide = run_guide(program, batch)
+    return run_model(program, batch, latents=guide), guide
+
+
+def probe(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
+    """Run a program once and leave it as found: traces (model, guide) without subsampling sites."""
+    with probing(program), torch.no_grad():
+        model, guide = run(program, batch)
+    return prune_subsample_sites(model), prune_subsample_sites(guide)
+
+
+def rows_first(site: Site, dim: int) -> Tensor:
+    """Give a site's value with the data plate, batch dim `dim`, in front: ``(N, ...)``."""
+    value = site["value"]
+    return value.movedim(value.dim() - len(site["fn"].event_shape) + dim, 0)

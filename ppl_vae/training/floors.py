@@ -1,0 +1,127 @@
+"""Data and learned scales that do not go together: said before training, or after it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from ppl_vae.conditional import Conditional, Family
+from ppl_vae.data import resolution
+from ppl_vae.data.batches import Batch
+from ppl_vae.programs.modes import drawing
+from ppl_vae.programs.vae import VAE
+
+FAR = 30.0  # root mean square of a cell that a network starting near 0 reaches late
+NEAR = 1.1  # times its floor: a scale on its way down gets this close
+PEAK = 0.8  # of half a gap: below √(2/π) of it, the peak of a Normal is above 1 / gap
+
+
+def warn_of_data(program: nn.Module, batch: Batch) -> None:
+    """Warn of cells far from where networks start, and of those that tell a scale nothing."""
+    if (family := _family(program)) is None:
+        return
+    x = batch.tensors[0]
+    size = x.square().mean(0).sqrt()
+    if _on_reals(family) and (far := size > FAR).any():
+        warnings.warn(
+            f"{_cells(far)} of the data have a root mean square up to {size.max():.3g}; expected "
+            "about 1: a network starts near 0, and training may end long before it gets there. "
+            "Try standardising, (x - x.mean(0)) / x.std(0).",
+            stacklevel=3,
+        )
+    if family.min_scale is None:
+        return
+    constant = (x == x[0]).all(0)
+    shared = family.shared.get("scale")  # one scale for all cells does not shrink for one of them
+    one_for_all = shared is not None and shared.numel() < constant.numel()
+    if constant.all() or (constant.any() and not one_for_all):
+        warnings.warn(
+            f"{_cells(constant)} of the data are constant: under a learned scale the likelihood "
+            f"there grows until the scale meets its floor {family.min_scale:g}, and tells nothing. "
+            "Try leaving such columns out, or a known scale.",
+            stacklevel=3,
+        )
+
+
+def warn_of_floor(program: nn.Module, batch: Batch) -> None:
+    """Warn, after training, of scales on their floor or finer than the values of their cell."""
+    if not isinstance(program, VAE) or (family := _family(program)) is None:
+        return
+    if (floor := family.min_scale) is None:
+        return
+    x = batch.tensors[0]
+    with drawing(program, seed=0), pyro.validation_enabled(False):
+        guide = program.posterior(x[:512])  # sample() of a Normal raises where its scale is NaN
+        z = guide.rsample() if guide.has_rsample else guide.sample()
+        likelihood = program.decoder(z)
+        scale = _scale(likelihood).expand(z.shape[:1] + family.event_shape)
+        learned = scale.contiguous().median(0).values.double().cpu()  # torch errs on expanded ones
+    # Not its stddev: a Student t has none, however well it is trained.
+    if not all(v.isfinite().all() for v in tensors_of(likelihood)):
+        warnings.warn(
+            "The last step left a program whose scales are not finite: training has diverged. Try "
+            "a smaller learning rate, or clip_norm=10.",
+            stacklevel=3,
+        )
+    finest = torch.as_tensor(resolution(x.detach().cpu().numpy()))
+    # A gap is a resolution where values repeat: real numbers have gaps too, but no ties.
+    tied = (x.sort(dim=0).values.diff(dim=0) == 0).any(0).cpu()
+    varies = finest.isfinite()  # of others `warn_of_data` has spoken
+    fine = varies & tied & (learned < PEAK * finest) & _on_reals(family)
+    if fine.any():
+        warnings.warn(
+            f"The learned scale has fallen to {learned[fine].min():.2g} (its floor is {floor:g}) "
+            f"at {_cells(fine)}, below the resolution of the data there, {finest[fine].min():.2g} "
+            "(half the smallest gap): the likelihood claims more precision than they have. Try "
+            f"min_scale={finest[fine].median():.2g}, or leaving the column out.",
+            stacklevel=3,
+        )
+    stuck = varies & (learned < NEAR * floor) & ~fine
+    if stuck.any():
+        warnings.warn(
+            f"The learned scale sits on its floor {floor:g} at {_cells(stuck)}, or within {NEAR} "
+            "times of it, for half of the data or more (half the smallest gap there is "
+            f"{finest[stuck].min():.2g}): the likelihood is what the floor makes it. Try a larger "
+            "min_scale, or leaving the column out.",
+            stacklevel=3,
+        )
+
+
+def tensors_of(distribution: Any) -> list[Tensor]:  # noqa: ANN401
+    """What a distribution was built from, its parameters."""
+    return [v for v in vars(_base(distribution)).values() if isinstance(v, Tensor)]
+
+
+def _family(program: nn.Module) -> Family | None:
+    decoder = program.decoder if isinstance(program, VAE) else None
+    return decoder.family if isinstance(decoder, Conditional) else None
+
+
+def _on_reals(family: Family) -> bool:
+    return isinstance(family.support, type(constraints.real))
+
+
+def _base(distribution: Any) -> Any:  # noqa: ANN401
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _scale(distribution: Any) -> Tensor:  # noqa: ANN401
+    """What has the floor: the scale, or the diagonal of the Cholesky factor."""
+    base = _base(distribution)
+    if hasattr(base, "scale_tril"):
+        return torch.diagonal(base.scale_tril, dim1=-2, dim2=-1)
+    scale: Tensor = base.scale if hasattr(base, "scale") else distribution.stddev
+    return scale
+
+
+def _cells(mask: Tensor) -> str:
+    found = [i[0] if len(i) == 1 else tuple(i) for i in mask.nonzero().tolist()]
+    shown = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
+    return f"{len(found)} of {mask.numel()} cells ({shown})"
