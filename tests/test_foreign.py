@@ -17,12 +17,14 @@ from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 from ppl_vae import (
+    Adversarial,
     Program,
     diagnose,
     fit,
     log_weights,
     posterior_predictive,
     prior_predictive,
+    refit_guide,
     to_datatree,
 )
 
@@ -56,12 +58,11 @@ def trained(program, x=X, **arguments):
 
 
 def test_a_bare_name_that_two_programs_share_is_said_aloud() -> None:
-    first, second = Program(model, guide_of("slope")), Program(model, guide_of("slope"))
-    trained(first)
+    trained(Program(model, guide_of("slope")))  # dropped at once, as in a cell that is run again
     with pytest.warns(
         UserWarning, match=r"\['slope'\].*another program before.*goes on from there"
     ):
-        trained(second)
+        trained(Program(model, guide_of("slope")))
     trained(Program(model, guide_of("another")))  # no warning: a name of its own
 
 
@@ -71,18 +72,41 @@ def test_a_program_that_holds_another_may_share_its_names() -> None:
     trained(Program(model, guide_of("slope"), modules=[first]))
 
 
-def test_a_program_whose_parameters_left_the_store_is_refused() -> None:
+def test_programs_that_share_a_name_on_purpose_are_both_used() -> None:
+    first, second = Program(model, guide_of("slope")), Program(model, guide_of("slope"))
+    trained(first)
+    with pytest.warns(UserWarning, match="changes that program too"):
+        trained(second)
+    assert torch.equal(log_weights(first, X, 5, seed=0), log_weights(second, X, 5, seed=0))
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_program_whose_parameters_left_the_store_is_refused(copied) -> None:
     program = Program(model, guide_of("slope"))
     trained(program)
     before = log_weights(program, X, 10, seed=0)
-    twin = copy.deepcopy(program)
-    assert torch.equal(log_weights(twin, X, 10, seed=0), before)
+    used = copy.deepcopy(program) if copied else program
+    assert torch.equal(log_weights(used, X, 10, seed=0), before)
     pyro.clear_param_store()
-    for use in (lambda: log_weights(program, X, 10), lambda: diagnose(program, X)):
-        with pytest.raises(ValueError, match=r"\['slope'\] are no longer those it was trained"):
+    for use in (lambda: log_weights(used, X, 10), lambda: diagnose(used, X)):
+        with pytest.raises(ValueError, match="trained with 'slope' of Pyro's store, which is gone"):
             use()
-    trained(program)  # a fit starts anew
-    log_weights(program, X, 10)
+    with pytest.raises(ValueError, match="patience under Adversarial"):  # a refused fit
+        trained(used, objective=Adversarial(), validation=X, patience=1)
+    with pytest.raises(ValueError, match="which is gone"):
+        log_weights(used, X, 10)
+    trained(used)  # a fit starts anew
+    log_weights(used, X, 10)
+
+
+def test_a_store_that_is_saved_and_loaded_brings_the_parameters_back(tmp_path) -> None:
+    program = Program(model, guide_of("slope"))
+    trained(program)
+    before = log_weights(program, X, 10, seed=0)
+    pyro.get_param_store().save(str(tmp_path / "store"))
+    pyro.clear_param_store()
+    pyro.get_param_store().load(str(tmp_path / "store"))
+    assert torch.equal(log_weights(program, X, 10, seed=0), before)
 
 
 def test_another_program_of_that_name_after_a_clear_is_not_taken_for_the_first() -> None:
@@ -91,8 +115,24 @@ def test_another_program_of_that_name_after_a_clear_is_not_taken_for_the_first()
     pyro.clear_param_store()
     trained(second)
     log_weights(second, X, 10)
-    with pytest.raises(ValueError, match="no longer those it was trained with"):
+    with pytest.raises(ValueError, match="'slope' .* is now that of another program"):
         log_weights(first, X, 10)
+
+
+def test_a_refitted_guide_of_a_lost_model_is_refused() -> None:
+    def learned_model(x):
+        spread = pyro.param("spread", torch.tensor(2.0), constraint=dist.constraints.positive)
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, spread))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    program = Program(learned_model, guide_of("slope"))
+    trained(program)
+    fresh = refit_guide(program, X, epochs=1, seed=0, progress=False)
+    log_weights(fresh, X, 10)
+    pyro.clear_param_store()
+    with pytest.raises(ValueError, match="of Pyro's store, which is gone"):
+        log_weights(fresh, X, 10)
 
 
 def test_nets_that_pyro_module_registers_survive_a_cleared_store() -> None:
@@ -130,10 +170,11 @@ def test_tensors_that_ask_for_gradients_and_are_not_registered_are_named(side) -
             pyro.sample("z", dist.Normal(holder.net(x[:, None])[:, 0], 1.0))
 
     pair = (hidden_model, guide_of("a")) if side == "model" else (model, hidden_guide)
+    program = Program(*pair)
     with pytest.warns(UserWarning, match=r"not registered with Pyro: \['shape \(1, 1\)', 'shape"):
-        trained(Program(*pair))
+        trained(program)
     holder.net.requires_grad_(False)
-    trained(Program(*pair))
+    trained(program)
 
 
 def test_a_guide_with_parameters_for_each_row_is_refused() -> None:

@@ -18,7 +18,7 @@ from ppl_vae.nets import MLP
 from ppl_vae.objectives import ELBO
 from ppl_vae.posterior.draws import observed_values, prior_predictive
 from ppl_vae.posterior.faults import explained
-from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.modes import evaluating, forked_rng
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.registration import register
@@ -128,7 +128,7 @@ def refit_guide(
 
     fresh = Refitted(frozen_model, guide, modules=[encoder, program], plate=found.plate)
     steps = torch.optim.lr_scheduler.CosineAnnealingLR
-    fresh.__dict__["columns"] = getattr(program, "columns", {})
+    fresh.__dict__[COLUMNS] = program.__dict__.get(COLUMNS, {})
     fresh.history, _ = fit(
         fresh,
         batch,

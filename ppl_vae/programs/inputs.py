@@ -12,6 +12,8 @@ from ppl_vae.data.batches import Batch, as_batch, refuse_other_columns
 from ppl_vae.programs.modes import device_of, dtype_of
 from ppl_vae.programs.vae import VAE
 
+COLUMNS = "_columns_of_training"  # by argument, where a fit was given a DataFrame
+
 
 def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch:  # noqa: ANN401
     """Give data as what ``program.model(*args, **kwargs)`` takes, in its dtype and on its device.
@@ -26,7 +28,7 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
         )
     if isinstance(data, Batch):
         return data
-    refuse_other_columns(getattr(program, "columns", {}), data, name)
+    refuse_other_columns(program.__dict__.get(COLUMNS, {}), data, name)
     batch = as_batch(
         data,
         dtype=dtype_of(program),

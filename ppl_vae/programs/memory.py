@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
 
+import pyro
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
-MEMORY = "_trained_with"
-_trained: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_KEY = "_fitted_with"
+
+
+class _Memory(NamedTuple):
+    """Kept in a program, and in its copies, which share its functions and so its parameters."""
+
+    fit: str
+    names: frozenset[str]
+
+
+# The fits that moved a tensor, for as long as the store or anybody else holds it.
+_moved_by: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def remember(program: nn.Module, params: Mapping[str, Tensor]) -> None:
-    """Note, after a fit, which tensors a program was trained with; none makes it forget."""
-    # Weak references stay what they are in a copy of the program, as its closures do.
-    program.__dict__[MEMORY] = {n: weakref.ref(p) for n, p in params.items()}
-    _trained.add(program)
+    """Note what a fit has trained; nn.Parameters are left out, for a net brings its own."""
+    known = _memory(program)
+    fit = known.fit if known is not None else uuid.uuid4().hex
+    bare = {n: p for n, p in params.items() if not isinstance(p, nn.Parameter)}
+    program.__dict__[_KEY] = _Memory(fit, frozenset(bare))
+    for parameter in bare.values():
+        _moved_by[parameter] = _moved_by.get(parameter, frozenset()) | {fit}
 
 
-def refuse_if_lost(program: nn.Module, params: Mapping[str, Tensor]) -> None:
-    """Refuse a trained program that would answer with start values, or another's parameters.
+@contextmanager
+def trained_anew(program: nn.Module) -> Iterator[None]:
+    """Let a program be fitted whatever has become of its parameters; a refused fit changes nothing.
+
+    Call `remember` inside once training has begun.
+    """
+    known = _memory(program)
+    if known is None:
+        yield
+        return
+    blank = program.__dict__[_KEY] = known._replace(names=frozenset())
+    try:
+        yield
+    finally:
+        if program.__dict__[_KEY] is blank:
+            program.__dict__[_KEY] = known
+
+
+def refuse_if_lost(program: nn.Module) -> None:
+    """Refuse a trained program that would answer with start values, or with another's parameters.
 
     Raises:
-        ValueError: If the store was cleared since, or a name was given to another tensor.
+        ValueError: If the store was cleared since its fit, or holds under a name what another
+            program alone was trained with.
     """
-    known = program.__dict__.get(MEMORY, {})
-    if lost := [n for n, p in params.items() if n in known and known[n]() is not p]:
-        raise ValueError(
-            f"Got a program whose parameters {lost[:3]} are no longer those it was trained with: "
-            "Pyro's store was cleared since, or holds others under their names. Expected its own, "
-            "or it would answer as if untrained. Try fitting it again, other names in pyro.param, "
-            "or pyro.get_param_store().scope() around each program's life."
-        )
+    held = pyro.get_param_store()._params
+    for part in program.modules():
+        known = _memory(part)
+        if known is None:
+            continue
+        for name in sorted(known.names):
+            fits = _moved_by.get(held[name], frozenset()) if name in held else None
+            if fits is None or (fits and known.fit not in fits):
+                raise ValueError(
+                    f"Got a program that was trained with {name!r} of Pyro's store, which "
+                    f"{'is gone' if fits is None else 'is now that of another program'}; expected "
+                    "its own, or it would answer as if untrained. Try fitting it again, other "
+                    "names in pyro.param, or pyro.get_param_store().scope() around each program."
+                )
 
 
 def also_trained_by_others(program: nn.Module, params: Mapping[str, Tensor]) -> list[str]:
@@ -39,8 +81,9 @@ def also_trained_by_others(program: nn.Module, params: Mapping[str, Tensor]) -> 
 
     A net that two programs hold is shared in plain sight; a name in the store is not.
     """
-    held = set(program.modules())
-    theirs = {
-        id(ref()) for p in _trained if p not in held for ref in p.__dict__.get(MEMORY, {}).values()
-    }
-    return [n for n, p in params.items() if id(p) in theirs and not isinstance(p, nn.Parameter)]
+    own = {known.fit for m in program.modules() if (known := _memory(m)) is not None}
+    return [n for n, p in params.items() if set(_moved_by.get(p, ())) - own]
+
+
+def _memory(program: nn.Module) -> _Memory | None:
+    return program.__dict__.get(_KEY)

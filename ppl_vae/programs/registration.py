@@ -9,7 +9,6 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.programs.memory import MEMORY
 from ppl_vae.programs.modes import forget
 
 _KEY = "_pyro_store_name"
@@ -45,7 +44,7 @@ def picklable(program: nn.Module) -> dict[str, object]:
     """Give the state to pickle: Pyro hangs weak references on parameters, which cannot be."""
     for parameter in program.parameters():
         parameter.__dict__.pop("unconstrained", None)
-    return {k: v for k, v in program.__dict__.items() if k != MEMORY}
+    return program.__dict__.copy()
 
 
 def _taken(key: str, parameter: Tensor) -> bool:

@@ -12,7 +12,6 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
-from pyro.infer.autoguide import AutoGuide
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import prune_subsample_sites
@@ -83,6 +82,7 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         ValueError: If the latents of model and guide differ, nothing is observed, or a plate
             named for the data does not hold them.
     """
+    refuse_if_lost(program)
     if batch.rows > HEAD:
         batch = batch.take(torch.arange(HEAD, device=batch.tensors[0].device))
     with probing(program), torch.no_grad():
@@ -92,7 +92,6 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         # Read here: a parameter that the run made leaves the store with the probe.
         params = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
         clashes = tuple(n for n, s in capture.trace.nodes.items() if _clashes(s))
-    refuse_if_lost(program, params)
     latents = _match(model, guide)
     # pyro.factor comes last: it counts in log p, but is no data.
     sites = {n: s for n, s in _samples(model).items() if s["is_observed"]}
@@ -125,13 +124,6 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         if frame and not (_in(model.nodes[n], frame) and all(_along(s, frame) for s in pairs[n]))
     )
     loose = [n for n in factors if frame and not _in(model.nodes[n], frame)]
-    if isinstance(program.guide, AutoGuide) and (own := set(latents) - set(shared)):
-        raise ValueError(
-            f"Got {type(program.guide).__name__} as guide, which keeps parameters for each row of "
-            f"the first batch it meets (at {sorted(own)}); expected a guide that computes them "
-            "from x, for batches change. Try a network of x in the guide, or VAE(prior, decoder, "
-            "encoder)."
-        )
     # In order of what there is to say first.
     reasons = [f"the guide at {n!r} is a point (Delta) and has no density" for n in points]
     reasons += [f"the prior or guide at {n!r} can only be sampled, not scored" for n in unscored]

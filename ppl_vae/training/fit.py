@@ -14,8 +14,8 @@ from torch import nn
 from ppl_vae.data.batches import Batch, columns_of, refuse_other_columns
 from ppl_vae.objectives import ELBO, Objective, PyroELBO
 from ppl_vae.objectives.adversarial import Adversarial
-from ppl_vae.programs.inputs import program_batch
-from ppl_vae.programs.memory import remember
+from ppl_vae.programs.inputs import COLUMNS, program_batch
+from ppl_vae.programs.memory import remember, trained_anew
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng
 from ppl_vae.training.checkpoint import Checkpoint, saved_order_seed
 from ppl_vae.training.floors import warn_of_data, warn_of_floor
@@ -133,7 +133,7 @@ def fit(
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         head = train.take(torch.arange(min(train.rows, max(2, batch_size))))
-        remember(program, {})  # what it was trained with before is no matter now
+        stack.enter_context(trained_anew(program))
         objective_state = objective.init(program, head)
         refuse_unfit_program(program, objective_state, head, train.rows, batch_size)
         if isinstance(objective, ELBO):
@@ -163,7 +163,7 @@ def fit(
             file = Checkpoint(Path(checkpoint), loop, seed)
             file.resume()
             save = file.save
-        program.__dict__["columns"] = columns or getattr(program, "columns", {})
+        program.__dict__[COLUMNS] = columns or program.__dict__.get(COLUMNS, {})
         loop.run(epochs, progress, save)
         warn_of_floor(program, train)
     return FitResult(loop.history, state)

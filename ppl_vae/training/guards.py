@@ -9,6 +9,7 @@ from os import PathLike
 from typing import Any
 
 import torch
+from pyro.infer.autoguide import AutoGuide
 from torch import nn
 
 from ppl_vae.data.batches import Batch
@@ -83,6 +84,15 @@ def refuse_unfit_program(
             f"{f' ({idle} are there, unregistered)' if idle else ''}; expected some, or "
             'nothing would train. Try pyro.module("decoder", decoder) in the model, or a VAE, '
             "which registers its own."
+        )
+    guide = getattr(program, "guide", None)
+    own = [n for n in found.latents if n not in found.shared]
+    if isinstance(guide, AutoGuide) and own:
+        raise ValueError(
+            f"Got {type(guide).__name__} as guide, which keeps parameters for each row of the "
+            f"first batch it meets (at {own}); expected a guide that computes them from x, for "
+            "fit shuffles the rows. Try a network of x in the guide, or VAE(prior, decoder, "
+            "encoder)."
         )
     if found.clashes:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pyro
 from pyro import poutine
 from torch import Tensor, nn
 from torch.autograd.graph import Node
@@ -12,6 +13,7 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.programs.modes import probing
 from ppl_vae.programs.program import Program, reachable
 from ppl_vae.programs.runs import run
+from ppl_vae.programs.vae import VAE
 
 
 def unregistered(program: nn.Module, batch: Batch) -> list[str]:
@@ -30,11 +32,13 @@ def unregistered(program: nn.Module, batch: Batch) -> list[str]:
             except (NotImplementedError, ValueError):  # no density, or a value outside it
                 continue
     known = {id(s["value"].unconstrained()) for s in capture.trace.nodes.values()}
-    # A program within a program is frozen on purpose.
+    # A program within a program is frozen on purpose, its bare parameters too.
+    stored = pyro.get_param_store()._params.values()
+    known |= {id(p) for p in stored if not isinstance(p, nn.Parameter)}
     known |= {
         id(p)
         for m in program.modules()
-        if m is not program and hasattr(m, "guide")
+        if m is not program and isinstance(m, Program | VAE)
         for p in m.parameters()
     }
     names = _names(program)
