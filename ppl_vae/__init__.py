@@ -7,6 +7,9 @@ The names below are the public face. The rest is in packages: data sets and exac
 `ppl_vae.data`, figures in `ppl_vae.plots` (matplotlib is loaded with it and not before), functions
 of arrays in `ppl_vae.diagnostics`, the tests that a piece of your own should pass in
 `ppl_vae.testing`.
+
+The function `report` hides the package of its name: what else is in there comes by
+``from ppl_vae.report import reports``, for ``import ppl_vae.report.words as w`` is an ImportError.
 """
 
 from importlib import import_module as _import_module

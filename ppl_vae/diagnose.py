@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ppl_vae import diagnostics
+from ppl_vae.diagnostics.evidence import NO_KHAT
 from ppl_vae.diagnostics.khat import MIN_DRAWS
 from ppl_vae.posterior import posterior_predictive, prior_predictive
 from ppl_vae.posterior.draws import observed_values
@@ -23,7 +24,6 @@ from ppl_vae.programs.program import Program
 from ppl_vae.training import History
 
 Floats = NDArray[np.float64]
-NO_KHAT = f"k-hat not known: it takes {MIN_DRAWS} draws per datum"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,8 @@ class Diagnosis:
         codes: One z ~ q(z|x) for each datum, ``(N, D)``, all latents side by side.
         code_means: E_q[z|x], ``(N, D)``.
         prior_codes: z ~ p(z), ``(N, D)``.
-        data: The first observed site, ``(N, *event)``.
+        observations: What each observed site was given, ``(N, *event)``.
+        data: The first of them, ``(N, *event)``.
         reconstructions: E[x|z] at `codes`, ``(N, *event)``.
         samples: E[x|z] at `prior_codes` (draws of x where no mean is known), ``(N, *event)``.
         generated: x ~ p(x|z) at `prior_codes`, ``(N, *event)``.
@@ -76,6 +77,7 @@ class Diagnosis:
     codes: Floats | None
     code_means: Floats | None
     prior_codes: Floats | None
+    observations: Mapping[str, Floats]
     data: Floats
     reconstructions: Floats
     samples: Floats
@@ -93,8 +95,7 @@ class Diagnosis:
             parts.append(
                 f"evidence at least {self.evidence.log_evidence.mean():.2f} nats per datum"
             )
-            few, share = self.num_samples < MIN_DRAWS, (self.evidence.khat > 0.5).mean()
-            parts.append(NO_KHAT if few else f"k-hat above 0.5: {share:.0%}")
+            parts.append(self.evidence.tail)
         if self.undefined is not None:
             parts.append(f"no log weights: {self.undefined}")
         return f"Diagnosis({self.name!r}, {len(self.data)} data; {'; '.join(parts)})"
@@ -118,7 +119,7 @@ def diagnose(
         program: A `VAE` or `Program`.
         x: Data as `fit` takes them; at least 20 rows.
         name: What the reports call it.
-        labels: One label per datum, to colour the latent space by.
+        labels: One label per datum, to colour the latent space by; None and NaN are "missing".
         history: The training history, to be drawn.
         fresh: The program with a freshly fitted guide, from `refit_guide`: its evidence is what
             programs may be compared by.
@@ -168,6 +169,7 @@ def diagnose(
         latents = posterior_predictive(program, batch, few, seed=seed).latents
     prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1)
     site = found.observed[0]
+    observations = {n: _array(v) for n, v in observed_values(program, batch).items()}
     # An index of categories is no coordinate.
     own = [n for n in found.latents if n not in (*found.shared, *found.enumerated)]
     codes = code_means = prior_codes = None
@@ -202,17 +204,28 @@ def diagnose(
         codes=codes,
         code_means=code_means,
         prior_codes=prior_codes,
-        data=_array(observed_values(program, batch)[site]),
+        observations=observations,
+        data=observations[site],
         reconstructions=_array(predictive.means.get(site, predictive.data[site])[0]),
         samples=_array(prior.means.get(site, prior.data[site])),
         generated=_array(prior.data[site]),
-        labels=None if labels is None else np.asarray(labels),
+        labels=None if labels is None else _named(labels),
         history=history,
         notes=(*getattr(program, "notes", list)(), *([NO_KHAT] if blind else [])),
         num_samples=num_samples,
         seed=seed,
         seconds=time.perf_counter() - start,
     )
+
+
+def _named(labels: ArrayLike) -> NDArray[Any]:
+    """Numbers as they are; other labels as text, those that are missing among them."""
+    given = np.asarray(labels)
+    if given.dtype != object:
+        return given
+    import pandas as pd  # not before it is needed: it is slow to load
+
+    return np.array(["missing" if pd.isna(v) else str(v) for v in given])
 
 
 def _array(value: Tensor) -> Floats:

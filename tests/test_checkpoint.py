@@ -293,7 +293,7 @@ def test_large_is_not_infinite(x) -> None:
 def test_columns_do_not_vanish_silently(x) -> None:
     def model(x):
         loc = pyro.sample("loc", dist.Normal(torch.zeros(3), 1.0).to_event(1))
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", 24, subsample=x):
             pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
 
     def guide(x):

@@ -169,3 +169,10 @@ def test_a_report_shows_what_it_draws_and_leaves_the_screen_clean(
         assert silent.getvalue() == ""
     report(tmp_path / "r.html", found)  # no terminal: a bar nobody can see is not drawn
     assert silent.getvalue() == ""
+
+
+def test_what_the_docstring_says_of_the_name_report_is_so() -> None:
+    assert "from ppl_vae.report import reports" in (ppl_vae.__doc__ or "")
+    exec("from ppl_vae.report import reports", {})
+    with pytest.raises(ImportError):
+        exec("import ppl_vae.report.words as w", {})

@@ -7,16 +7,20 @@
 """
 
 import copy
+import math
 
 import pyro
 import pyro.distributions as dist
+import pyro.infer
 import pytest
 import torch
 from pyro.infer import TraceEnum_ELBO
 from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from ppl_vae import (
+    ELBO,
     Adversarial,
     Program,
     diagnose,
@@ -231,13 +235,67 @@ def test_summed_out_sites_are_drawn_from_their_exact_conditional() -> None:
     weights = torch.log(torch.tensor([0.2, 0.3, 0.5]))
     scores = dist.Normal(MEANS, 1.0).log_prob(z) + weights
     exact = (scores + dist.Normal(z + MEANS, 1.0).log_prob(X[:, None])).softmax(-1)
-    counts = nn.functional.one_hot(k.long(), 3).float()
-    # 20,000 independent indicators, whose variances are known: |deviation| < 4.5 sd in 3 classes
-    # fails falsely in 1 of 49,000 runs.
-    sd = (exact * (1 - exact)).sum((0, 1)).sqrt()
-    assert bool(((counts - exact).sum((0, 1)).abs() < 4.5 * sd).all())
+    # 20,000 independent indicators, whose variances are known. Sums weighted by x and by z see a k
+    # that is drawn for another row or draw: |deviation| < 4.5 sd in 3 classes and 3 sums fails
+    # falsely in 1 of 16,000 runs.
+    deviation = nn.functional.one_hot(k.long(), 3).float() - exact
+    for weight in (torch.ones_like(z), X[:, None], z):
+        sd = (weight**2 * exact * (1 - exact)).sum((0, 1)).sqrt()
+        assert bool(((weight * deviation).sum((0, 1)).abs() < 4.5 * sd).all())
     means = draws.means["x"]
     torch.testing.assert_close(means, draws.latents["z"] + MEANS[k.long()])
+
+
+@pytest.mark.parametrize("marked", ["model and guide", "guide"])
+@pytest.mark.parametrize("first", [0.5, 1.0], ids=["even", "known label"])
+def test_a_site_that_the_guide_sums_out_is_drawn_from_its_exact_conditional_too(
+    marked, first
+) -> None:
+    parallel = {"enumerate": "parallel"}
+
+    def two(x):
+        infer = parallel if "model" in marked else {}
+        with pyro.plate("rows", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])), infer=infer)
+            pyro.sample("z", dist.Normal(MEANS[k], 1.0))
+            pyro.sample("x", dist.Normal(MEANS[k], 1.0), obs=x)
+
+    def two_guide(x):
+        with pyro.plate("rows", len(x)):
+            logits = torch.tensor([first, 1 - first]).log()
+            pyro.sample("k", dist.Categorical(logits=logits), infer=parallel)
+            pyro.sample("z", dist.Normal(0.5 * x, 1.0))
+
+    draws = posterior_predictive(Program(two, two_guide), X, 500, seed=0)
+    z, k = draws.latents["z"], draws.latents["k"]
+    torch.testing.assert_close(draws.means["x"], MEANS[k.long()])
+    if first == 1.0:  # the log weights leave the other value out
+        assert not k.any()
+        return
+    one, zero = dist.Normal(MEANS[1], 1.0), dist.Normal(MEANS[0], 1.0)
+    logit = one.log_prob(z) + one.log_prob(X) - zero.log_prob(z) - zero.log_prob(X)
+    exact = (logit + math.log(0.7 / 0.3)).sigmoid()
+    for weight in (torch.ones_like(z), X, z):  # as above, 3 sums: 1 of 49,000 runs
+        sd = (weight**2 * exact * (1 - exact)).sum().sqrt()
+        assert (weight * (k - exact)).sum().abs() < 4.5 * sd
+
+
+def test_a_plate_that_is_named_by_its_size_is_refused_in_a_sentence() -> None:
+    def renamed(x):
+        with pyro.plate(f"rows{len(x)}", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def renamed_guide(x):
+        with pyro.plate(f"rows{len(x)}", len(x)):
+            pyro.sample("z", dist.Normal(0.5 * x, 1.0))
+
+    says = r"'rows40' is not there in a batch of 2 rows; its name must not change"
+    for plate in (None, "rows40"):
+        program = Program(renamed, renamed_guide, plate=plate)
+        for use in (log_weights, posterior_predictive):
+            with pytest.raises(ValueError, match=says):
+                use(program, X, 10)
 
 
 def test_programs_with_summed_out_sites_are_diagnosed_and_reach_arviz() -> None:
@@ -313,3 +371,156 @@ def test_two_latents_in_nested_plates_weigh_as_by_hand(dims) -> None:
     by_hand = by_hand - dist.Normal(0.5 * again.mean(1), 1.5).log_prob(z)
     by_hand = by_hand - dist.Normal(0.5 * again, 0.7).log_prob(w).sum(1)
     torch.testing.assert_close(weights.reshape(28), by_hand, rtol=1e-5, atol=1e-5)
+
+
+def test_batches_of_shared_latents_are_said_to_be_weighed_wrongly() -> None:
+    """Posterior of a mean of 200 data: sd 1 / √200.01, and √10 of that from batches of 20."""
+    x = torch.randn(200, generator=torch.Generator().manual_seed(1)) + 2.0
+
+    def spread_of(program_model, **arguments):
+        pyro.clear_param_store()
+
+        def guide(x):
+            spread = pyro.param("spread", torch.tensor(0.3), constraint=dist.constraints.positive)
+            pyro.sample("centre", dist.Normal(pyro.param("loc", torch.tensor(2.0)), spread))
+
+        fit(
+            Program(program_model, guide),
+            x,
+            objective=ELBO(num_particles=10),
+            optimizer=(torch.optim.Adam, {"lr": 0.03}),
+            schedule=(torch.optim.lr_scheduler.ExponentialLR, {"gamma": 0.97}),
+            epochs=100,
+            seed=0,
+            progress=False,
+            **arguments,
+        )
+        return pyro.param("spread").item()
+
+    def unscaled(x):
+        centre = pyro.sample("centre", dist.Normal(0.0, 10.0))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(centre, 1.0), obs=x)
+
+    def scaled(x):
+        centre = pyro.sample("centre", dist.Normal(0.0, 10.0))
+        with pyro.plate("rows", 200, subsample=x):
+            pyro.sample("x", dist.Normal(centre, 1.0), obs=x)
+
+    with pytest.warns(UserWarning) as said:
+        too_wide = spread_of(unscaled, batch_size=20)
+    assert any(
+        "'centre'" in str(w.message) and "3.2 times too wide" in str(w.message) for w in said
+    )
+    with pytest.warns(UserWarning) as said:
+        right = spread_of(scaled, batch_size=20)
+    assert not any("too wide" in str(w.message) for w in said)
+    # The rate falls to a twentieth: 15 % is several times what is left of Adam's wandering.
+    assert right == pytest.approx(200**-0.5, rel=0.15)
+    assert too_wide == pytest.approx(20**-0.5, rel=0.15)
+
+
+def shared_mean(x):
+    centre = pyro.sample("centre", dist.Normal(0.0, 5.0))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Normal(centre, 1.0), obs=x)
+
+
+def guess(x):
+    pyro.sample("centre", dist.Normal(pyro.param("loc", torch.tensor(1.0)), 0.5))
+
+
+def test_every_draw_has_its_own_shared_latents() -> None:
+    program = Program(shared_mean, guess)
+    prior = prior_predictive(program, 2000, like=X, seed=0)
+    # x ~ N(0, 26): the sd of 2000 draws is within 4.5 / √4000 = 7 % of √26 in all but 1 of 150,000.
+    assert prior.data["x"].std().item() == pytest.approx(26**0.5, rel=0.07)
+    assert prior.latents["centre"].shape == (2000,)
+    drawn = posterior_predictive(program, X, 2000, seed=0)
+    assert drawn.latents["centre"].shape == (2000,) and drawn.data["x"].shape == (2000, 40)
+    assert drawn.latents["centre"].std().item() == pytest.approx(0.5, rel=0.08)
+    between = drawn.data["x"].mean(1).std().item()  # √(0.25 + 1/40)
+    assert between == pytest.approx(0.275**0.5, rel=0.08)
+    tree = to_datatree(program, X, num_samples=300, seed=0)
+    assert tree["posterior"]["centre"].dims == ("chain", "draw")
+    rows = tree["prior_predictive"]["x"][0]
+    assert rows.std("row").mean() == pytest.approx(1.0, rel=0.05)  # within a draw
+    assert rows.mean("row").std() == pytest.approx(
+        (25 + 1 / 40) ** 0.5, rel=0.19
+    )  # between: 4.5 sd
+
+
+class Net(PyroModule):
+    """A model or guide of a class that two programs use."""
+
+    def __init__(self, of) -> None:
+        super().__init__()
+        self.of = of
+        self.shift = PyroParam(torch.tensor(0.5))
+
+    def forward(self, x):
+        with pyro.plate("rows", len(x)):
+            if self.of == "guide":
+                pyro.sample("z", dist.Normal(self.shift * x, 1.0))
+            else:
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def test_two_programs_of_one_pyro_module_class_do_not_mix() -> None:
+    first, second = (Program(Net("model"), Net("guide")) for _ in range(2))
+    trained(first)
+    before = log_weights(first, X, 10, seed=0)
+    trained(second, 5.0 * X)
+    twin = copy.deepcopy(first)
+    assert torch.equal(log_weights(first, X, 10, seed=0), before)
+    assert torch.equal(log_weights(twin, X, 10, seed=0), before)
+    trained(twin, -X)
+    assert torch.equal(log_weights(first, X, 10, seed=0), before)
+    pyro.clear_param_store()
+    assert torch.equal(log_weights(first, X, 10, seed=0), before)
+
+
+def test_a_net_of_another_name_is_refused_in_every_use() -> None:
+    def program():
+        net = nn.Linear(1, 1)
+
+        def guide(x):
+            pyro.module("net", net)
+            with pyro.plate("rows", len(x)):
+                pyro.sample("z", dist.Normal(net(x[:, None])[:, 0], 1.0))
+
+        return Program(model, guide)
+
+    first, second = program(), program()
+    trained(first)
+    with pytest.raises(ValueError, match="other tensors under the names.*'net"):
+        log_weights(second, X, 10)
+
+
+def test_a_column_that_broadcasts_against_its_plate_is_refused() -> None:
+    def labelled(x, y):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.sample("y", dist.Bernoulli(logits=z), obs=y)
+
+    guide = guide_of("slope")
+    program = Program(labelled, lambda x, y: guide(x))
+    y = (X > 0).float()
+    trained(program, (X, y))
+    with pytest.raises(ValueError, match=r"does not fit its plates.*\"y\".*Try .*y\[:, 0\]"):
+        log_weights(program, (X, y[:, None]), 10)
+
+
+def test_estimators_that_would_train_something_else_are_refused() -> None:
+    program = Program(clusters, guide_of("slope"))
+    with pytest.raises(ValueError, match=r"\['k'\] marked for enumeration under Trace_ELBO"):
+        trained(program, objective=pyro.infer.Trace_ELBO())
+    with pytest.raises(ValueError, match="ReweightedWakeSleep, which has no single loss"):
+        trained(Program(model, guide_of("slope")), objective=pyro.infer.ReweightedWakeSleep())
+
+
+def test_weights_of_shared_latents_lead_to_what_there_is() -> None:
+    with pytest.raises(ValueError, match="Try posterior_predictive"):
+        log_weights(Program(shared_mean, guess), X, 10)

@@ -4,6 +4,7 @@ Every piece here is a sound one with one fault; the soundness of the rest is wha
 each part show.
 """
 
+import math
 import random
 import threading
 import warnings
@@ -404,6 +405,57 @@ def test_a_broken_prior_is_refused_by_the_law_it_breaks(law, build):
     refused(check_prior, build(), law)
 
 
+class Scaled(MixtureOfNormals):
+    """Its exp(log_prob) sums to `total`."""
+
+    total = 1.0
+
+    def log_prob(self, value):
+        return super().log_prob(value) + math.log(self.total)
+
+    def expand(self, batch_shape, _instance=None):
+        d = Scaled(self.log_weights, self.loc, self.scale, Size(batch_shape))
+        d.total = self.total
+        return d
+
+
+class Constant(GaussianMixture):
+    """One Normal that lacks a constant."""
+
+    def __init__(self, features, total):
+        super().__init__(torch.zeros(1, features), 1.0)
+        self.total = total
+
+    def forward(self):
+        d = super().forward()
+        d = Scaled(d.log_weights, d.loc, d.scale)
+        d.total = self.total
+        return d
+
+
+@pytest.mark.parametrize("total", [1e-3, 0.7, 1.3, 5.0, 10.0, 1e3])
+@pytest.mark.parametrize("features", [1, 2, 3, 5, 10])
+def test_a_missing_constant_is_seen_however_large(features, total):
+    refused(check_prior, Constant(features, total), "normalised")
+
+
+def test_a_full_covariance_without_its_constant_is_refused():
+    class Kernel(dist.MultivariateNormal):
+        def log_prob(self, value):  # without (2π)^(-D/2)
+            return super().log_prob(value) + 1.5 * math.log(2 * math.pi)
+
+    refused(check_family, replace(MultivariateNormal(3), distribution=Kernel), "normalised")
+
+
+@pytest.mark.parametrize("features", [50, 100])
+def test_what_too_few_points_cannot_decide_is_said_aloud(features):
+    with pytest.warns(UserWarning, match=r"'normalised', 'draws' .* not decided. Got .*Try fewer"):
+        laws = check_prior(Constant(features, 1.0))
+    assert laws[-1] == "dtype"
+    with pytest.warns(UserWarning, match="not decided"):  # nor is a missing constant
+        check_prior(Constant(features, 0.1))
+
+
 class SampleOnly(dist.TorchDistribution):
     arg_constraints = {}
     support = constraints.real_vector
@@ -490,6 +542,26 @@ def test_nodes_integrate_what_is_known():
         found = nodes(d, d.sample((1000,)))
         total, error = found.mean(torch.ones_like(found.weight))
         assert (total - 1).abs().max() < tolerance + error.max() and error.max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        dist.Normal(torch.zeros(3).double(), 1.0),
+        dist.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()),
+        dist.MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double()),
+        dist.Bernoulli(torch.full((3,), 0.5).double()),
+        dist.Poisson(torch.ones(3).double()),
+    ],
+    ids=["line", "plane", "space", "listed", "counts"],
+)
+def test_nodes_are_where_the_distribution_is(d):
+    draws = d.sample((1000,))
+    # Whatever is made without a device is made on another one, and cannot be used with d.
+    with torch.device("meta"):
+        found = nodes(d, draws)
+        total, error = found.mean(found.weight.new_ones(found.weight.shape))
+    assert (total - 1).abs().max() <= 5e-3 + error.max()  # TOLERANCE of the kit
 
 
 # ---------------------------------------------------------------------------------- programs
@@ -942,3 +1014,30 @@ def test_a_batch_norm_that_nobody_switches_leaks():
 def test_one_row_of_data_cannot_show_a_leak():
     with pytest.raises(ValueError, match="Got one row"):
         check_program(build(), data(1))
+
+
+class Itself(dist.Delta):
+    """A point whose draw is the tensor that was given, no function of it."""
+
+    def rsample(self, sample_shape=()):
+        return self.v
+
+    def expand(self, batch_shape, _instance=None):
+        return self
+
+
+def test_a_draw_that_is_itself_a_parameter_is_missed_too():
+    prior, codes = Implicit(), torch.zeros(12, LATENT, requires_grad=True)
+
+    def model(x):
+        pyro.module("prior", prior)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", prior())
+            pyro.sample("x", dist.Normal(pyro.param("m", torch.tensor(0.0)), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Itself(codes, event_dim=1))
+
+    program, objective = Program(model, guide), Adversarial(critic=MLP(4))
+    refused(check_program, program, "registered", torch.randn(12), objective=objective)

@@ -26,6 +26,11 @@ class Batch(NamedTuple):
         """Number of data."""
         return len(self.tensors[0])
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.tensors[0].device
+
     def take(self, index: Tensor) -> Batch:
         """Give the rows of `index`, an integer tensor ``(B,)``."""
         return Batch(

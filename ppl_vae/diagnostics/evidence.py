@@ -11,6 +11,8 @@ from ppl_vae.diagnostics.arrays import Floats, as_log_weights
 from ppl_vae.diagnostics.khat import MIN_DRAWS, good_khat, is_constant, khat
 from ppl_vae.diagnostics.log_mean import log_mean, log_mean_interval
 
+NO_KHAT = f"k-hat not known: it takes {MIN_DRAWS} draws per datum"
+
 
 class Evidence(NamedTuple):
     """The evidence of each datum, in nats. Arrays are ``(N,)``.
@@ -42,18 +44,44 @@ class Evidence(NamedTuple):
     num_samples: int
 
     @property
+    def limit(self) -> float:
+        """The k-hat up to which a datum is `quantified`: min(0.5, good_khat(S))."""
+        return min(0.5, good_khat(self.num_samples))
+
+    @property
+    def unknown(self) -> NDArray[np.bool_]:
+        """Where k-hat is not known (see `khat`): not `quantified`, and not high either."""
+        return np.isnan(self.khat)
+
+    @property
+    def high(self) -> NDArray[np.bool_]:
+        """Where k-hat is known to be above `limit`."""
+        return ~self.quantified & ~self.unknown
+
+    @property
+    def tail(self) -> str:
+        """What k-hat says, in few words: for how many data it is too high, or not known.
+
+        Example:
+            >>> log_w = 0.1 * np.random.default_rng(0).standard_normal((1000, 50))
+            >>> evidence(log_w).tail, evidence(log_w[:20]).tail
+            ('k-hat > 0.5 for 0%', 'k-hat not known: it takes 25 draws per datum')
+        """
+        if self.num_samples < MIN_DRAWS:
+            return NO_KHAT
+        unknown = f", not known for {self.unknown.mean():.0%}" if self.unknown.any() else ""
+        return f"k-hat > {self.limit:.2g} for {self.high.mean():.0%}{unknown}"
+
+    @property
     def exact(self) -> NDArray[np.bool_]:
         """Where the weights do not vary to precision: the guide is p(z|x) on what it visits."""
         return self.se == 0
 
     def __repr__(self) -> str:
         mean = mean_evidence(self)
-        share = f"{mean.unquantified / len(self.quantified):.0%}"
-        tail = f"k-hat > {min(0.5, good_khat(self.num_samples)):.2g} for {share}"
         return (
             f"Evidence(N={len(self.quantified)}, S={self.num_samples}; mean log p(x) ≥ "
-            f"{mean.mean:.3f} ± {mean.mc_se:.2g}; "
-            f"{tail if self.num_samples >= MIN_DRAWS else 'too few draws for k-hat'})"
+            f"{mean.mean:.3f} ± {mean.mc_se:.2g}; {self.tail})"
         )
 
 
@@ -65,7 +93,8 @@ class MeanEvidence(NamedTuple):
         mc_se: Monte-Carlo standard error, from the draws; it falls as 1/√(N S).
         data_se: Standard error over the data, as a sample of a population; NaN if N = 1.
         bias: What the bound falls short by on average; it falls as 1/S and *not* with N.
-        unquantified: Data with a k-hat too large; above zero, `mc_se` and `bias` are too small.
+        unquantified: Data with a k-hat too large or not known; above zero, `mc_se` and `bias` are
+            too small.
     """
 
     mean: float

@@ -19,6 +19,7 @@ class MMDTest(NamedTuple):
     Attributes:
         mmd2: The effect size, between 0 and 2: biased upwards by about `null_mean`.
         null_mean: Its mean over the permutations: what two samples of one law would show.
+        null_high: Its 97.5 % quantile over the permutations: what chance seldom exceeds.
         p_value: (1 + permutations at least as large) / (1 + permutations).
         bandwidth: Of the kernel, in the units of z.
         permutations: How many were drawn.
@@ -26,6 +27,7 @@ class MMDTest(NamedTuple):
 
     mmd2: float
     null_mean: float
+    null_high: float
     p_value: float
     bandwidth: float
     permutations: int
@@ -118,7 +120,8 @@ def mmd_test(
     observed, *null = _quadratic_forms(np.concatenate([first, second]), labels, h)
     exceed = np.sum(np.array(null) >= observed - 1e-12)  # equal splits differ by rounding
     p_value = (1 + exceed) / (1 + permutations)
-    return MMDTest(float(observed), float(np.mean(null)), float(p_value), h, permutations)
+    mean, high = float(np.mean(null)), float(np.quantile(null, 0.975))
+    return MMDTest(float(observed), mean, high, float(p_value), h, permutations)
 
 
 def classifier_two_sample(x: ArrayLike, y: ArrayLike, *, seed: int) -> ClassifierTest:

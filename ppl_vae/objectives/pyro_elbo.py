@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pyro.infer
 import torch
+from pyro.infer import ReweightedWakeSleep, TraceEnum_ELBO, TraceTMC_ELBO
+from pyro.infer.trace_tail_adaptive_elbo import TraceTailAdaptive_ELBO
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
@@ -32,8 +34,26 @@ class PyroELBO:
     estimator: pyro.infer.ELBO
 
     def init(self, program: nn.Module, batch: Batch) -> ObjectiveState:
-        """Look at the program."""
-        return ObjectiveState(structure(program, batch))
+        """Look at the program.
+
+        Raises:
+            ValueError: If the estimator is no bound that `fit` can descend, or does not sum out
+                the sites that the program marks for it.
+        """
+        kind = type(self.estimator).__name__
+        if isinstance(self.estimator, ReweightedWakeSleep | TraceTailAdaptive_ELBO):
+            raise ValueError(
+                f"Got {kind}, which has no single loss to descend; expected an estimator that "
+                "does. Try pyro.infer.SVI with it, or objective=ELBO()."
+            )
+        found = structure(program, batch)
+        if found.enumerated and not isinstance(self.estimator, TraceEnum_ELBO | TraceTMC_ELBO):
+            raise ValueError(
+                f"Got sites {list(found.enumerated)} marked for enumeration under {kind}, which "
+                "samples them and leaves them out of its loss; expected an estimator that sums "
+                "them out. Try objective=pyro.infer.TraceEnum_ELBO()."
+            )
+        return ObjectiveState(found)
 
     def phases(self, program: nn.Module, state: ObjectiveState) -> tuple[Phase, ...]:
         """One phase, by the estimator's own ``loss_and_grads``."""

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from ppl_vae.plots.style import FRESH, GUIDE, PRIOR, figure, styled, tile
 from ppl_vae.training import History
@@ -65,23 +66,34 @@ def draw_history(fig: FigureBase, history: History) -> None:
             ax.set_title(" and ".join(names[c] for c in columns))
     if len(axes[0].lines) > 1:
         handles, labels = axes[0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        across = 2 if any("not finite" in label for label in labels) else len(labels)
+        fig.legend(handles, labels, loc="outside lower center", ncols=across)
 
 
 def _curve(ax: Axes, history: History, column: str, label: str, colour: str) -> None:
     epochs = history["epoch"]
     alone = "o" if len(epochs) == 1 else None
-    ax.plot(epochs, history[column], color=colour, label=label, marker=alone)
     drawn = [history[column]]
+    ax.plot(epochs, drawn[0], color=colour, label=label + _gaps(drawn[0]), marker=alone)
     if f"validation_{column}" in history:
         held = history[f"validation_{column}"]
-        ax.plot(epochs, held, color=colour, linestyle="--", label=f"{label}, held out")
+        said = f"{label}, held out{_gaps(held)}"
+        ax.plot(epochs, held, color=colour, linestyle="--", label=said)
         drawn.append(held)
     if column == "critic_accuracy":
         return
     late = np.concatenate([values[len(values) // 10 :] for values in drawn])
+    late = late[np.isfinite(late)]
+    if not len(late):
+        return
     low, high = float(late.min()), float(late.max())
     pad = 0.06 * (high - low) or 1.0
     if ax.lines and len(ax.lines) > len(drawn):  # a second curve widens the frame of the first
         low, high = min(low, ax.get_ylim()[0] + pad), max(high, ax.get_ylim()[1] - pad)
     ax.set_ylim(low - pad, high + pad)
+
+
+def _gaps(values: NDArray[np.float64]) -> str:
+    """Say how many epochs have nothing to draw."""
+    gaps = int(np.sum(~np.isfinite(values)))
+    return f" ({gaps} of {len(values)} not finite)" if gaps else ""

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ppl_vae.diagnose import Diagnosis
-from ppl_vae.diagnostics import Evidence, ThreeTerms, good_khat
+from ppl_vae.diagnostics import Evidence, ThreeTerms
 from ppl_vae.plots.style import DATA, FRESH, GOOD, GUIDE, bins, figure, styled, tile
 
 Floats = NDArray[np.float64]
@@ -131,16 +131,19 @@ def draw_khat(fig: FigureBase, d: Diagnosis) -> None:
 
 
 def _khat_panel(ax: Axes, name: str, found: Evidence, colour: str) -> None:
-    known = found.khat[~np.isnan(found.khat)]
-    limit = min(0.5, good_khat(found.num_samples))
+    known = found.khat[~found.unknown]
     counts, edges = np.histogram(known.clip(*KHAT_RANGE), np.linspace(*KHAT_RANGE, 41))
-    beyond = edges[:-1] > limit - 1e-9
+    beyond = edges[:-1] > found.limit - 1e-9
     for part, alpha in ((~beyond, 1.0), (beyond, 0.4)):
         width = edges[1] - edges[0]
         ax.bar(edges[:-1][part], counts[part], width, align="edge", color=colour, alpha=alpha)
-    ax.axvline(limit, color=DATA, linestyle="--", linewidth=1.2)
-    share = np.mean(~found.quantified)
-    ax.set_title(f"{name}: {share:.0%} above {limit:.2g}, error not quantified")
+    if len(known):
+        ax.axvline(found.limit, color=DATA, linestyle="--", linewidth=1.2)
+        unknown = f", {found.unknown.mean():.0%} not known" if found.unknown.any() else ""
+        said = f"{found.high.mean():.0%} above {found.limit:.2g}{unknown}"
+    else:
+        said = "k-hat not known"
+    ax.set_title(f"{name}: {said}" + ("" if found.quantified.all() else ", error not quantified"))
     ax.set_ylabel("data")
 
 

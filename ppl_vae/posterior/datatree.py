@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 
 from ppl_vae.diagnostics import evidence
 from ppl_vae.posterior.draws import (
     observed_values,
     posterior_predictive,
-    prior_predictive,
+    prior_of_data,
 )
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.given import data_at
@@ -87,8 +87,8 @@ def to_datatree(
     def other(step: int) -> int | None:
         return None if seed is None else seed + step
 
-    def latents(draws: dict[str, Tensor], lead: int) -> xr.Dataset:
-        return xr.Dataset({n: _latent(n, v, shape, v.shape[lead:]) for n, v in draws.items()})
+    def latents(draws: dict[str, Tensor]) -> xr.Dataset:
+        return xr.Dataset({n: _latent(n, v, n in found.shared) for n, v in draws.items()})
 
     def cells(values: dict[str, Tensor], lead: tuple[int, ...]) -> xr.Dataset:
         merged: dict[str, Any] = {}
@@ -104,13 +104,13 @@ def to_datatree(
     else:
         drawn = posterior_predictive(program, batch, num_samples, seed=seed)
     groups = {
-        "posterior": latents(drawn.latents, 2),
+        "posterior": latents(drawn.latents),
         "posterior_predictive": cells(drawn.data, shape),
     }
     del drawn  # before as much again is drawn
-    drawn = prior_predictive(program, num_samples * batch.rows, like=batch, seed=other(1))
+    drawn = prior_of_data(program, batch, num_samples, seed=other(1))
     groups |= {
-        "prior": latents(drawn.latents, 1),
+        "prior": latents(drawn.latents),
         "prior_predictive": cells(drawn.data, shape),
         "observed_data": cells(observed, (batch.rows,)),
     }
@@ -147,11 +147,11 @@ def _must_name(columns: Sequence[str], observed: dict[str, Tensor]) -> None:
         )
 
 
-def _latent(
-    name: str, value: Tensor, shape: tuple[int, int], event: Size
-) -> tuple[tuple[str, ...], Any]:
-    dims = tuple(f"{name}_dim_{i}" if len(event) > 1 else f"{name}_dim" for i in range(len(event)))
-    return ("chain", "draw", "row", *dims), _numpy(value).reshape(1, *shape, *event)
+def _latent(name: str, value: Tensor, shared: bool) -> tuple[tuple[str, ...], Any]:
+    own = ("chain", "draw") if shared else ("chain", "draw", "row")
+    rest = value.dim() + 1 - len(own)
+    dims = tuple(f"{name}_dim_{i}" if rest > 1 else f"{name}_dim" for i in range(rest))
+    return (*own, *dims), _numpy(value)[None]
 
 
 def _cells(

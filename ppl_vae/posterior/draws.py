@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
-from pyro.infer import infer_discrete
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.posterior.faults import explained
+from ppl_vae.posterior.summed_out import with_summed_out
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS
 from ppl_vae.programs.modes import drawing
@@ -23,7 +23,7 @@ class Draws(NamedTuple):
     """Joint draws, by site. Posterior draws are ``(S, N, *event)``, others ``(S, *event)``.
 
     Attributes:
-        latents: z; those shared by all data (outside the plate) are drawn and left out.
+        latents: z; those shared by all data (outside the plate) are ``(S, *event)``.
         data: x drawn from p(x|z).
         means: E[x|z], where the distribution knows its mean.
     """
@@ -49,7 +49,8 @@ def posterior_predictive(
         num_samples: Draws S per datum.
         seed: Fork torch's random state and start here.
 
-    Discrete sites that training sums out are drawn from p(y | x, z), which is exact.
+    Discrete sites that training sums out are drawn from p(y | x, z), which is exact, also where
+    the guide has them: of it only the values that it allows at all, such as a known label, count.
 
     Raises:
         ValueError: If the data do not fit, or there is no data plate.
@@ -66,18 +67,14 @@ def posterior_predictive(
     batch = program_batch(program, x, name="x")
     found = with_plate(program, batch)
     index = torch.arange(batch.rows).repeat(_positive(num_samples))
-    pieces = []
     with drawing(program, seed):
-        for rows in index.split(ROWS):
-            piece = batch.take(rows.to(batch.tensors[0].device))
-            guide = run_guide(program, piece)
-            if any(n not in guide.nodes for n in found.latents):
-                guide = _with_summed_out(program, piece, guide, found)
-            free = poutine.uncondition(program.model)
-            model = poutine.trace(poutine.replay(free, trace=guide)).get_trace(
-                *piece.args, **piece.kwargs
-            )
-            pieces.append(collect(model, found))
+        if found.shared:
+            runs = [_posterior_run(program, batch, found) for _ in range(num_samples)]
+            return _side_by_side(runs, found)
+        pieces = [
+            collect(_posterior_run(program, batch.take(rows.to(batch.device)), found), found)
+            for rows in index.split(ROWS)
+        ]
     return shaped(pieces, (num_samples, batch.rows))
 
 
@@ -100,14 +97,38 @@ def prior_predictive(
     batch = program_batch(program, like, name="like")
     found = with_plate(program, batch)
     index = torch.arange(_positive(num_samples)) % batch.rows
-    pieces = []
+    # A run has one draw of what all its rows share: then a row is a run.
+    size = 1 if found.shared else ROWS
     with drawing(program, seed):
-        for rows in index.split(ROWS):
-            piece = batch.take(rows.to(batch.tensors[0].device))
-            free = poutine.uncondition(program.model)
-            model = poutine.trace(free).get_trace(*piece.args, **piece.kwargs)
-            pieces.append(collect(model, found))
-    return shaped(pieces, (num_samples,))
+        runs = [_prior_run(program, batch.take(r.to(batch.device))) for r in index.split(size)]
+    drawn = shaped([collect(run, found) for run in runs], (num_samples,))
+    shared = {n: torch.stack([r.nodes[n]["value"] for r in runs]) for n in found.shared}
+    return drawn._replace(latents=drawn.latents | shared)
+
+
+def prior_of_data(
+    program: nn.Module,
+    x: Any,
+    num_samples: int,
+    *,
+    seed: int | None = None,  # noqa: ANN401
+) -> Draws:
+    """Draw whole data sets of the size of x from the prior: shapes ``(S, N, *event)``.
+
+    Args:
+        program: A `VAE` or `Program`.
+        x: Data of the program's kind.
+        num_samples: Data sets S. The rows of one have those latents in common that all data share.
+        seed: Fork torch's random state and start here.
+    """
+    batch = program_batch(program, x, name="x")
+    found = with_plate(program, batch)
+    if not found.shared:
+        drawn = prior_predictive(program, num_samples * batch.rows, like=batch, seed=seed)
+        return shaped([drawn], (num_samples, batch.rows))
+    with drawing(program, seed):
+        runs = [_prior_run(program, batch) for _ in range(num_samples)]
+    return _side_by_side(runs, found)
 
 
 def observed_values(program: nn.Module, x: Any) -> dict[str, Tensor]:  # noqa: ANN401
@@ -123,18 +144,17 @@ def observed_values(program: nn.Module, x: Any) -> dict[str, Tensor]:  # noqa: A
     return {n: rows_first(model.nodes[n], found.dim) for n in found.observed}
 
 
-def _with_summed_out(program: nn.Module, batch: Batch, guide: Trace, found: Structure) -> Trace:
-    """Add y ~ p(y | x, z) to z ~ q(z|x), for the sites that the guide leaves out."""
-    drawn = {n: guide.nodes[n]["value"] for n in found.latents if n in guide.nodes}
-    rest = infer_discrete(
-        poutine.condition(program.model, data=drawn), first_available_dim=-1 - found.nesting
-    )
-    model = poutine.trace(rest).get_trace(*batch.args, **batch.kwargs)
-    whole = guide.copy()
-    for name in found.latents:
-        if name not in drawn:
-            whole.add_node(name, **model.nodes[name])
-    return whole
+def _posterior_run(program: nn.Module, batch: Batch, found: Structure) -> Trace:
+    guide = run_guide(program, batch)
+    if found.enumerated:
+        guide = with_summed_out(program, batch, guide, found)
+    free = poutine.replay(poutine.uncondition(program.model), trace=guide)
+    return poutine.trace(free).get_trace(*batch.args, **batch.kwargs)
+
+
+def _prior_run(program: nn.Module, batch: Batch) -> Trace:
+    free = poutine.uncondition(program.model)
+    return poutine.trace(free).get_trace(*batch.args, **batch.kwargs)
 
 
 def collect(model: Trace, found: Structure) -> Draws:
@@ -162,6 +182,16 @@ def shaped(pieces: list[Draws], shape: tuple[int, ...]) -> Draws:
         return {n: v.reshape(*shape, *v.shape[1:]) for n, v in joined.items()}
 
     return Draws(join(0), join(1), join(2))
+
+
+def _side_by_side(runs: list[Trace], found: Structure) -> Draws:
+    """Runs on the same rows: ``(S, N, *event)``, and ``(S, *event)`` of what the rows share."""
+    drawn = [collect(run, found) for run in runs]
+    joined = Draws(
+        *({n: torch.stack([d[k][n] for d in drawn]) for n in drawn[0][k]} for k in range(3))
+    )
+    shared = {n: torch.stack([r.nodes[n]["value"] for r in runs]) for n in found.shared}
+    return joined._replace(latents=joined.latents | shared)
 
 
 def with_plate(program: nn.Module, batch: Batch) -> Structure:

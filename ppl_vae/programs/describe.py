@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import nn
 
 from ppl_vae.conditional import Conditional
@@ -21,12 +22,14 @@ class Line(NamedTuple):
         site: The variable drawn.
         given: The variables it is drawn given.
         family: Its distribution, in words.
+        measure: "density" or "mass"; None where the distribution does not say its support.
     """
 
     role: str
     site: str
     given: tuple[str, ...]
     family: str
+    measure: str | None = None
 
 
 def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Structure]:
@@ -41,20 +44,31 @@ def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Struct
             ("guide", "z"): _part(program.encoder),
         }
     lines = []
+
+    def add(role: str, name: str, given: tuple[str, ...], fn: TorchDistribution) -> None:
+        own = words.get((role, name))
+        lines.append(Line(role, name, given, own or _family(fn), _measure(fn)))
+
     # Given what was drawn before: a factorisation that always holds.
     for k, name in enumerate(found.latents):
-        lines.append(Line("prior", name, found.latents[:k], _family(model.nodes[name]["fn"])))
+        add("prior", name, found.latents[:k], model.nodes[name]["fn"])
     for name in found.observed:
-        lines.append(Line("likelihood", name, found.latents, _family(model.nodes[name]["fn"])))
+        add("likelihood", name, found.latents, model.nodes[name]["fn"])
     drawn = [n for n in guide.nodes if n in found.latents]
     for k, name in enumerate(drawn):
-        given = (*found.observed, *drawn[:k])
-        lines.append(Line("guide", name, given, _family(guide.nodes[name]["fn"])))
-    return tuple(w._replace(family=words.get((w.role, w.site), w.family)) for w in lines), found
+        add("guide", name, (*found.observed, *drawn[:k]), guide.nodes[name]["fn"])
+    return tuple(lines), found
 
 
 def _part(part: nn.Module) -> str:
     return repr(part.family) if isinstance(part, Conditional) else type(part).__name__
+
+
+def _measure(fn: TorchDistribution) -> str | None:
+    try:
+        return "mass" if fn.support.is_discrete else "density"
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def _family(fn: Any) -> str:  # noqa: ANN401

@@ -104,8 +104,7 @@ def _draw(
     if found.undefined is not None:
         raise NoDensityError(
             f"There are no log weights here: {found.undefined}. Expected a guide and a prior with "
-            "densities, and every latent inside the data plate. Try a Normal or "
-            "MultivariateNormal guide, or refit_guide(program, x)."
+            f"densities, and every latent inside the data plate. Try {_remedy(found)}."
         )
     if found.subsample_size is not None:
         raise ValueError(
@@ -127,6 +126,16 @@ def _draw(
         join(likelihoods) if likelihoods else None,
         {n: join([p.latents[n] for p in pieces]) for n in pieces[0].latents},
     )
+
+
+def _remedy(found: Structure) -> str:
+    if found.shared or found.plate is None:
+        return (
+            "posterior_predictive, which needs no weights, or to_datatree"
+            if found.plate is not None
+            else 'with pyro.plate("data", len(x)) around the latents and the data'
+        )
+    return "a Normal or MultivariateNormal guide, or refit_guide(program, x)"
 
 
 def _block(program: nn.Module, batch: Batch, found: Structure, keep: bool) -> WeightedDraws:

@@ -30,6 +30,15 @@ def data_plate(
     }
     # Plates of one size are told apart by a shorter batch: the data's follows it.
     rows, shorter = _with_fewer_rows(program, batch, data) or (batch.rows, common)
+    if renamed := [n for n in fits if shorter.get(n) is None]:
+        return (
+            None,
+            None,
+            (
+                f"the plate {renamed[0]!r} is not there in a batch of {rows} rows; its name must "
+                'not change with the batch, as in pyro.plate("data", len(x))'
+            ),
+        )
     if named is None:
         fits = {n: f for n, f in fits.items() if rows in (shorter[n].size, shorter[n].full_size)}
     if len(fits) > 1:

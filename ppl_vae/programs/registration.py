@@ -40,6 +40,24 @@ def register(program: nn.Module) -> None:
         pyro.param(f"{name}$$${n}", p)
 
 
+def name_apart(program: nn.Module) -> None:
+    """Give a program's PyroModules other names in the store where theirs hold other tensors.
+
+    A PyroModule finds its parameters by name: a copy, or another model of the same class, would
+    silently use, and train, those of the first.
+    """
+    parts = [m for m in program.modules() if isinstance(m, PyroModule)]
+    if not any(
+        _taken(f"{m._pyro_name}.{n}".removeprefix(".").removesuffix("_unconstrained"), p)
+        for m in parts
+        for n, p in m.named_parameters(recurse=False)
+    ):
+        return
+    used = {key.split("$$$")[0].split(".")[0] for key in pyro.get_param_store().keys()}  # noqa: SIM118
+    stem = type(program).__name__.lower()
+    _own_pyro_modules(program, next(f"{stem}_{k}" for k in count() if f"{stem}_{k}" not in used))
+
+
 def picklable(program: nn.Module) -> dict[str, object]:
     """Give the state to pickle: Pyro hangs weak references on parameters, which cannot be."""
     for parameter in program.parameters():

@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_site_shape
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
@@ -54,3 +55,36 @@ def rows_first(site: Site, dim: int) -> Tensor:
     """Give a site's value with the data plate, batch dim `dim`, in front: ``(N, ...)``."""
     value = site["value"]
     return value.movedim(value.dim() - len(site["fn"].event_shape) + dim, 0)
+
+
+def run_checked(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
+    """Do as `run` does, and say what is wrong with a site whose shape does not fit its plates.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    try:
+        traces = run(program, batch)
+        for trace in traces:
+            for site in prune_subsample_sites(trace).nodes.values():
+                if site["type"] == "sample":
+                    _check_shape(site)
+        return traces
+    except ValueError as error:
+        if not any(said in str(error) for said in ("Shape mismatch inside", "invalid log_prob")):
+            raise
+        raise ValueError(
+            f"Got a site whose batch shape does not fit its plates ({str(error).splitlines()[0]}); "
+            "expected one log-prob per datum. Try .to_event(1) on its distribution (the last dim "
+            "is then part of the event), or y[:, 0] for a column that stands alone."
+        ) from error
+
+
+def _check_shape(site: Site) -> None:
+    """A value that broadcasts against its plates would be scored N × N times."""
+    try:
+        scored = {**site, "log_prob": site["fn"].log_prob(site["value"])}
+    except (NotImplementedError, ValueError):  # no density; or a value that training would name
+        return
+    depth = max((-f.dim for f in site["cond_indep_stack"] if f.vectorized), default=0)
+    check_site_shape(scored, max(depth, scored["log_prob"].dim()))

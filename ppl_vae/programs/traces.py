@@ -21,7 +21,8 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.programs.memory import refuse_if_lost
 from ppl_vae.programs.modes import probing
 from ppl_vae.programs.plate import data_plate
-from ppl_vae.programs.runs import Site, run
+from ppl_vae.programs.registration import name_apart
+from ppl_vae.programs.runs import Site, run_checked
 
 HEAD = 1024  # rows that are enough to see what a program is made of
 
@@ -47,7 +48,6 @@ class Structure:
         full_size: Size of the data set that a subsampling plate speaks of; None without one.
         subsample_size: Rows of a run that such a plate uses, where it picks them itself.
         params: Unconstrained parameters by store name, in order of appearance.
-        clashes: Store names that a run offered another parameter for than the store holds.
         undefined: Why there are no log weights, in a sentence; None where there are.
     """
 
@@ -63,7 +63,6 @@ class Structure:
     full_size: int | None
     subsample_size: int | None
     params: dict[str, Tensor]
-    clashes: tuple[str, ...]
     undefined: str | None
 
     def seen(self, rows: int) -> int:
@@ -79,19 +78,27 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
     """Run a program on a head of the batch, leave it as found, and say what it is made of.
 
     Raises:
-        ValueError: If the latents of model and guide differ, nothing is observed, or a plate
-            named for the data does not hold them.
+        ValueError: If the latents of model and guide differ, nothing is observed, a plate named
+            for the data does not hold them, or a name in Pyro's store is taken.
     """
     refuse_if_lost(program)
+    name_apart(program)
     if batch.rows > HEAD:
         batch = batch.take(torch.arange(HEAD, device=batch.tensors[0].device))
     with probing(program), torch.no_grad():
         with poutine.trace(param_only=True) as capture:
-            model, guide = _run_or_teach(program, batch)
+            model, guide = run_checked(program, batch)
         model, guide = prune_subsample_sites(model), prune_subsample_sites(guide)
         # Read here: a parameter that the run made leaves the store with the probe.
         params = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
         clashes = tuple(n for n, s in capture.trace.nodes.items() if _clashes(s))
+    if clashes:
+        raise ValueError(
+            f"Got other tensors under the names {list(clashes[:3])} in Pyro's store than the "
+            "program's own; expected its own, or an earlier model of that name would be used in "
+            "its place. Try another name in pyro.module, pyro.clear_param_store() before the "
+            "program is first run, or pyro.get_param_store().scope() around each program's life."
+        )
     latents = _match(model, guide)
     # pyro.factor comes last: it counts in log p, but is no data.
     sites = {n: s for n, s in _samples(model).items() if s["is_observed"]}
@@ -157,22 +164,8 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         full_size=full_size,
         subsample_size=size if size != batch.rows else None,
         params=params,
-        clashes=clashes,
         undefined=reasons[0] if reasons else None,
     )
-
-
-def _run_or_teach(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
-    try:
-        return run(program, batch)
-    except ValueError as error:
-        if "Shape mismatch inside plate" not in str(error):
-            raise
-        raise ValueError(
-            f"Got a site whose batch shape does not fit its plates ({str(error).splitlines()[0]}); "
-            "expected one log-prob per datum. Try .to_event(1) on its distribution: the last dim "
-            "is then part of the event."
-        ) from error
 
 
 def _samples(trace: Trace) -> dict[str, Site]:

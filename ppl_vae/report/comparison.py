@@ -8,11 +8,20 @@ import numpy as np
 
 from ppl_vae.diagnose import Diagnosis
 from ppl_vae.diagnostics import Evidence, mean_evidence
+from ppl_vae.programs.describe import Line
 from ppl_vae.report.guides import least_gap, missed
-from ppl_vae.report.numbers import count, error, over_data, p_value, percent, value, with_error
+from ppl_vae.report.numbers import (
+    SMALLEST,
+    count,
+    error,
+    over_data,
+    p_value,
+    percent,
+    value,
+    with_error,
+)
 from ppl_vae.report.words import objective_name
 
-MASSES = ("Bernoulli", "Binomial", "Categorical", "Geometric", "NegativeBinomial", "Poisson")
 ABSENT = "–"
 
 
@@ -58,8 +67,8 @@ def conclusion(diagnoses: Sequence[Diagnosis]) -> list[str]:
             said.append(f"The evidence of {d.name} is not set against {first.name}'s: {reason}.")
             continue
         mean, se = paired(first, d)
-        size = f"{value(abs(mean))} ± {value(se)} nats per datum"
-        if abs(mean) < 2 * se:
+        size = f"{with_error(abs(mean), se)} nats per datum"
+        if abs(mean) <= max(2 * se, SMALLEST):  # rounding is no winner
             said.append(
                 f"{d.name} and {first.name} do not differ in evidence by more than these data can "
                 f"show ({size})."
@@ -97,16 +106,29 @@ def paired(first: Diagnosis, other: Diagnosis) -> tuple[float, float]:
 
 
 def incomparable(first: Diagnosis, other: Diagnosis) -> str | None:
-    """Say why two evidences may not be compared; None where they may."""
-    if first.data.shape != other.data.shape or not np.array_equal(first.data, other.data):
-        return "they are not on the same data"
-    if _is_mass(first) != _is_mass(other):
-        return "one is a density, the other a probability mass"
+    """Say why two evidences may not be compared; None where they may.
+
+    They may where both observe the same: as many sites, each with the same data under the same
+    kind of measure. Sites are paired by name, or in their order where the names differ.
+    """
+    if len(first.observed) != len(other.observed):
+        sites = f"{', '.join(first.observed)} there and {', '.join(other.observed)} here"
+        return f"they do not observe the same ({sites})"
+    same = set(first.observed) == set(other.observed)
+    for site, its in zip(first.observed, first.observed if same else other.observed, strict=True):
+        if not np.array_equal(first.observations[site], other.observations[its]):
+            return "they are not on the same data"
+        one, two = _likelihood(first, site), _likelihood(other, its)
+        if one.measure is not None and two.measure is not None:
+            if one.measure != two.measure:
+                return "one is a density, the other a probability mass"
+        elif one.family != two.family:
+            return f"whether each has a density or a mass at {site} is not known"
     return None
 
 
-def _is_mass(d: Diagnosis) -> bool:
-    return all(w.family.split("(")[0] in MASSES for w in d.lines if w.role == "likelihood")
+def _likelihood(d: Diagnosis, site: str) -> Line:
+    return next(w for w in d.lines if w.role == "likelihood" and w.site == site)
 
 
 def _objective(d: Diagnosis) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ppl_vae.diagnose import Diagnosis
-from ppl_vae.diagnostics import Evidence, good_khat, mean_evidence
+from ppl_vae.diagnostics import Evidence, mean_evidence
 from ppl_vae.report.numbers import count, error, percent, value, with_error
 from ppl_vae.report.words import objective_name
 
@@ -32,8 +32,11 @@ def three_terms(d: Diagnosis) -> str:
             ". Even that is too little: the fresh guide finds more of p(z|x), and shows a gap of "
             f"at least {value(least)}"
         )
-    elif (low := float(np.mean(~d.evidence.quantified))) > 0.2:
-        said += f"; as k-hat is too high for {percent(low)} of the data, the true gap may be larger"
+    elif float(np.mean(~d.evidence.quantified)) > 0.2:
+        rest = (
+            "the true gap may be larger" if d.evidence.high.any() else "its error is not quantified"
+        )
+        said += f"; as k-hat is {_of_the_data(d.evidence)}, {rest}"
     told = f" z tells only {value(rate)} nats about x (the rate)." if rate < 0.05 else ""
     return f"{said}.{told} The three add up to log p̂(x) by construction."
 
@@ -62,15 +65,15 @@ def evidence(d: Diagnosis) -> list[str]:
             "No fresh guide was given, without which this may not be compared with other programs: "
             "diagnose(…, fresh=refit_guide(program, x))."
         )
-    high = [
-        f"{percent(float(np.mean(~found.quantified)))} of the data under the {name} guide"
+    doubtful = [
+        f"{_of_the_data(found)} under the {name} guide"
         for name, found in (("own", d.evidence), ("fresh", d.fresh_evidence))
         if found is not None and not found.quantified.all()
     ]
-    if high:
+    if doubtful:
         said.append(
-            f"k-hat is too high for {' and '.join(high)}: there it is a lower bound, error not "
-            "quantified, and the Monte-Carlo error and bias of the mean are too small."
+            f"k-hat is {', and '.join(doubtful)}: there the evidence is a lower bound, error not "
+            "quantified, and the Monte-Carlo error and bias of the mean may be too small."
         )
     if d.evidence is not None and d.fresh_evidence is not None and missed(d) > 0.1:
         short = d.evidence.log_evidence - d.fresh_evidence.log_evidence
@@ -100,16 +103,25 @@ def khat(d: Diagnosis) -> str:
     for name, found in (("own", d.evidence), ("fresh", d.fresh_evidence)):
         if found is None:
             continue
-        limit = min(0.5, good_khat(found.num_samples))
-        exact, unknown = int(found.exact.sum()), int(np.isnan(found.khat).sum())
+        exact, unknown = int(found.exact.sum()), int(found.unknown.sum())
+        if unknown == len(found.khat):
+            said.append(f"Under the {name} guide k-hat is not known for any of the data.")
+            continue
         more = f", {exact} exact to precision" if exact else ""
         more += f", {unknown} not known" if unknown else ""
         share = percent(float(np.mean(found.quantified)))
         said.append(
-            f"{share} of the data are at or below {limit:.2g} under the {name} guide{more}."
+            f"{share} of the data are at or below {found.limit:.2g} under the {name} guide{more}."
         )
     said.append("k-hat is no test: it is blind to a mode that the guide never visits.")
     return " ".join(said)
+
+
+def _of_the_data(found: Evidence) -> str:
+    """Say for how much of the data k-hat is too high, and for how much it is not known."""
+    shares = ("too high", found.high), ("not known", found.unknown)
+    said = [f"{what} for {percent(float(np.mean(of)))}" for what, of in shares if of.any()]
+    return f"{' and '.join(said)} of the data"
 
 
 def evidence_row(found: Evidence) -> tuple[str, str, str, str, str]:

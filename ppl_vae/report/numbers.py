@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+SMALLEST = 1e-4  # what is smaller is printed as "under 0.0001"
+
 
 def value(x: float, digits: int = 2) -> str:
     """Give a number with a true minus sign; infinity as a sign, NaN in words.
@@ -24,16 +26,15 @@ def value(x: float, digits: int = 2) -> str:
 
 
 def with_error(x: float, se: float) -> str:
-    """Give ``x ± se``, the error to two digits; the number alone where there is no error.
+    """Give ``x ± se``, the error as `error` gives it; the number alone where there is no error.
 
     Example:
-        >>> with_error(-163.2408, 0.02431), with_error(1.0, 0.0)
-        ('−163.241 ± 0.024', '1.00')
+        >>> with_error(-163.2408, 0.02431), with_error(1.0, 0.0), with_error(1.0, 1e-6)
+        ('−163.241 ± 0.024', '1.00', '1.0000 ± under 0.0001')
     """
     if not math.isfinite(x) or not math.isfinite(se) or se <= 0:
         return value(x)
-    digits = min(3, max(0, 1 - math.floor(math.log10(se))))
-    return f"{value(x, digits)} ± {value(se, digits)}"
+    return f"{value(x, _digits(se))} ± {error(se)}"
 
 
 def error(x: float) -> str:
@@ -45,9 +46,14 @@ def error(x: float) -> str:
     """
     if x == 0 or not math.isfinite(x):
         return "0" if x == 0 else value(x)
-    if 0 < x < 1e-4:
+    if 0 < x < SMALLEST:
         return "under 0.0001"
-    return value(x, max(0, min(4, 1 - math.floor(math.log10(abs(x))))))
+    return value(x, _digits(x))
+
+
+def _digits(x: float) -> int:
+    """Count the decimals that show two digits of x, at most four."""
+    return max(0, min(4, 1 - math.floor(math.log10(abs(x)))))
 
 
 def over_data(values: NDArray[np.float64]) -> tuple[float, float]:

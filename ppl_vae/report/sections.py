@@ -10,7 +10,7 @@ from ppl_vae import plots
 from ppl_vae.diagnose import Diagnosis
 from ppl_vae.diagnostics import ThreeTerms
 from ppl_vae.plots.style import as_svg
-from ppl_vae.report import guides, words
+from ppl_vae.report import guides, match, words
 from ppl_vae.report.numbers import error, over_data, with_error
 from ppl_vae.training.progress import Bar
 
@@ -80,7 +80,7 @@ def _reconstructions(d: Diagnosis) -> Cell:
 
 
 def _samples(d: Diagnosis) -> Cell:
-    return _drawn(words.samples(d), as_svg(plots.samples(d)), "Draws from the prior, decoded")
+    return _drawn(match.samples(d), as_svg(plots.samples(d)), "Draws from the prior, decoded")
 
 
 def _latent_space(d: Diagnosis) -> Cell | None:
@@ -131,7 +131,7 @@ def _active_units(d: Diagnosis) -> Cell | None:
 def _match(d: Diagnosis) -> Cell | None:
     if d.mmd is None:
         return None
-    return _drawn(words.match(d), as_svg(plots.match(d)), "Marginals of q(z) and p(z)")
+    return _drawn(match.match(d), as_svg(plots.match(d)), "Marginals of q(z) and p(z)")
 
 
 def _notes(d: Diagnosis) -> Cell | None:

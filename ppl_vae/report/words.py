@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from ppl_vae.diagnose import Diagnosis
-from ppl_vae.report.numbers import count, p_value, percent, value
+from ppl_vae.report.numbers import count, percent, value
+from ppl_vae.training import History
 
 
 def objective_name(d: Diagnosis) -> str | None:
@@ -55,37 +56,11 @@ def training(d: Diagnosis) -> str:
     if history is None:
         return ""
     score = next(c for c in ("elbo", "reconstruction", "loss") if c in history)
-    name = {"elbo": "ELBO", "reconstruction": "reconstruction", "loss": "loss"}[score]
-    curve = history[score] * (-1 if score == "loss" else 1)
-    held = f"validation_{score}"
     said = []
-    if len(curve) >= 10:
-        tenth = max(2, len(curve) // 10)
-        gain = float(curve[-tenth:].mean() - curve[-2 * tenth : -tenth].mean())
-        if gain > 0.015 * float(np.ptp(curve[len(curve) // 10 :])):
-            rest = "more epochs may help"
-        else:
-            rest = "it has all but levelled off"
-        fell = "fell" if (gain < 0) != (score == "loss") else "rose"
-        said.append(
-            f"Over the last {2 * tenth} epochs the {name} {fell} by {value(abs(gain))} nats per "
-            f"datum: {rest}."
-        )
-    if held in history:
-        outside = history[held] * (-1 if score == "loss" else 1)
-        best = int(outside.argmax())
-        lost = float(outside[best] - outside[-1])
-        if lost > 0.5 and best < len(outside) - 1:
-            said.append(
-                f"On held-out data it was best at epoch {int(history['epoch'][best])} and has lost "
-                f"{value(lost)} nats since: the program overfits."
-            )
-        else:
-            apart = float(outside[-1] - curve[-1])
-            side = "below" if apart < 0 else "above"
-            said.append(
-                f"Held-out data end {value(abs(apart))} nats per datum {side} the training data."
-            )
+    if len(history) >= 10:
+        said += _trend(d, history, score)
+    if f"validation_{score}" in history:
+        said += _held_out(history, score)
     if "critic_accuracy" in history:
         right = float(history["critic_accuracy"][-max(1, len(history) // 10) :].mean())
         said.append(
@@ -95,11 +70,77 @@ def training(d: Diagnosis) -> str:
     return " ".join(said) or "Too few epochs to say more than what the curve shows."
 
 
+def _trend(d: Diagnosis, history: History, score: str) -> list[str]:
+    """Say whether the curve still rises, has levelled off, or is getting worse."""
+    name = {"elbo": "ELBO", "reconstruction": "reconstruction", "loss": "loss"}[score]
+    curve = history[score]
+    tenth = max(2, len(curve) // 10)
+    rise = float(curve[-tenth:].mean() - curve[-2 * tenth : -tenth].mean())
+    if not np.isfinite(rise):
+        return [f"The {name} is not finite in some of the last {2 * tenth} epochs."]
+    gain = -rise if score == "loss" else rise
+    least = 0.015 * float(np.ptp(curve[len(curve) // 10 :]))
+    # Two means of `tenth` epochs each; of differences, so that a steady trend is no noise.
+    noise = float(np.diff(curve[-2 * tenth :]).std(ddof=1)) / tenth**0.5
+    if gain > least:
+        rest = "more epochs may help"
+    elif gain >= -max(least, 2 * noise):
+        rest = "it has all but levelled off"
+    elif score == "loss" or penalty_weight(d) == 1:  # the curve is what was trained
+        rest = "it is getting worse. Try a smaller learning rate"
+    else:
+        rest = (
+            "it is getting worse, which the other part of the objective may ask for. If not, try "
+            "a smaller learning rate"
+        )
+    return [
+        f"Over the last {2 * tenth} epochs the {name} {'fell' if rise < 0 else 'rose'} by "
+        f"{value(abs(rise))} nats per datum: {rest}."
+    ]
+
+
+def _held_out(history: History, score: str) -> list[str]:
+    """Say whether held-out data follow the training data."""
+    held, trained = history[f"validation_{score}"], history[score]
+    known = np.flatnonzero(np.isfinite(held))
+    said = []
+    if len(known) < len(held):
+        said.append(
+            f"On held-out data the {score if score != 'elbo' else 'ELBO'} was not finite in "
+            f"{len(held) - len(known)} of {count(len(held), 'epoch')}: are all of its values sound?"
+        )
+    if not len(known):
+        return said
+    outside = held[known] * (-1 if score == "loss" else 1)
+    best = int(outside.argmax())
+    lost = float(outside[best] - outside[-1])
+    if lost > 0.5 and best < len(known) - 1:
+        epoch = int(history["epoch"][known[best]])
+        return [
+            *said,
+            f"On held-out data it was best at epoch {epoch} and has lost {value(lost)} nats since: "
+            "the program overfits.",
+        ]
+    apart = float(held[known[-1]] - trained[known[-1]])
+    if np.isfinite(apart):
+        side = "below" if apart < 0 else "above"
+        said.append(
+            f"Held-out data end {value(abs(apart))} nats per datum {side} the training data."
+        )
+    return said
+
+
 def reconstructions(d: Diagnosis) -> str:
     """Say how much of the variance of x the reconstruction explains."""
     left = float(((d.data - d.reconstructions) ** 2).sum())
     total = float(((d.data - d.data.mean(axis=0)) ** 2).sum())
-    if not total or not np.isfinite(left):
+    if bad := int(np.sum(~np.isfinite(d.reconstructions))):
+        return (
+            f"E[x|z] is not finite in {count(bad, 'cell')} of {d.reconstructions.size}, so that "
+            "how much of the variance of x it explains is not known. A likelihood with heavy tails "
+            "may have no mean."
+        )
+    if not total:
         return "The data do not vary, so there is nothing to explain."
     share = 1 - left / total
     if share <= 0:
@@ -109,23 +150,6 @@ def reconstructions(d: Diagnosis) -> str:
         f"E[x|z] with one draw z ~ q(z|x) explains {percent(share)} of the variance of x, {much} "
         "of it (the mean of the data explains none)."
     )
-
-
-def samples(d: Diagnosis) -> str:
-    """Say what the draws from the prior may be taken for."""
-    if d.mmd is None or d.classifier is None:
-        return "What the program generates when nothing is observed."
-    if _apart(d) == "far apart":
-        return (
-            "q(z) and p(z) are far apart (see the match below), so that many of these come from "
-            "places in z where the decoder was never trained."
-        )
-    if _apart(d) == "apart":
-        return (
-            "q(z) and p(z) differ somewhat (see the match below): some of these come from places "
-            "in z that no datum is sent to."
-        )
-    return "q(z) is near p(z) (see the match below), so that these show what was learnt of p(x)."
 
 
 def latent_space(d: Diagnosis) -> str:
@@ -166,30 +190,6 @@ def active_units(d: Diagnosis) -> str:
     return f"{said}: none has collapsed onto the prior."
 
 
-def match(d: Diagnosis) -> str:
-    """Say how far apart q(z) and p(z) are, then whether chance could do it."""
-    if d.mmd is None or d.classifier is None:
-        return ""
-    test, vote = d.mmd, d.classifier
-    words = {
-        "far apart": "q(z) and p(z) are far apart",
-        "apart": "q(z) and p(z) differ somewhat",
-        "near": "q(z) is near p(z)",
-    }[_apart(d)]
-    ratio = test.mmd2 / max(test.null_mean, 1e-12)
-    if min(test.p_value, vote.p_value) > 0.05:
-        rest = "both are what chance does with so many draws"
-    else:
-        apart = value(max(0.0, 2 * vote.accuracy - 1))
-        rest = f"their total variation distance is then about {apart} or more"
-    accuracy = f"{100 * vote.accuracy:.1f} ± {100 * vote.se:.1f}\u00a0%"
-    return (
-        f"{words}: MMD² = {test.mmd2:.4f}, {value(ratio, 1)} times what two samples of one law "
-        f"show ({test.null_mean:.4f}; {p_value(test.p_value)}); a classifier tells them apart in "
-        f"{accuracy} of held-out draws, chance 50\u00a0% ({p_value(vote.p_value)}); {rest}."
-    )
-
-
 def how_made(d: Diagnosis) -> str:
     """Say how the numbers were made."""
     said = f"{d.name}: N = {len(d.data)} data, seed {d.seed}"
@@ -202,15 +202,3 @@ def how_made(d: Diagnosis) -> str:
             f"{d.classifier.held_out})"
         )
     return said + "."
-
-
-def _apart(d: Diagnosis) -> str:
-    """Judge by the size of the effects alone."""
-    if d.mmd is None or d.classifier is None:
-        return "near"
-    excess = d.mmd.mmd2 - d.mmd.null_mean
-    accuracy = d.classifier.accuracy - d.classifier.se  # what is surely there, and not by chance
-    if accuracy > 0.6 or excess > 0.02:
-        return "far apart"
-    # A shift by 0.2 sd in both coordinates of a standard Normal shows an excess of about 0.005.
-    return "apart" if accuracy > 0.53 or excess > 0.005 else "near"

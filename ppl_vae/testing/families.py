@@ -44,10 +44,14 @@ def check_family(family: Family, *, seed: int = 0) -> tuple[str, ...]:
         ('shapes', 'rows', 'dtype', 'support')
     """
     laws = Laws(family)
-    with forked_rng(torch.device("cpu"), seed):
-        shared = {n: v.detach().double() for n, v in family.shared.items()}
+    shared = {n: v.detach().double() for n, v in family.shared.items()}
+    device = next((v.device for v in shared.values()), torch.device("cpu"))
+    with forked_rng(device, seed):
         for batch in ((), (4,), (2, 3)):
-            raw = {n: torch.randn((*batch, *s)).double() for n, s in family.shapes.items()}
+            raw = {
+                n: torch.randn((*batch, *s)).to(device, torch.float64)
+                for n, s in family.shapes.items()
+            }
             x = _check_shapes(laws, family, raw, shared, batch)
         _check_rows(laws, family, raw, shared, x)
         _check_dtype(laws, family, raw | shared)

@@ -75,15 +75,15 @@ def _masses(d: TorchDistribution, draws: Tensor) -> Nodes:
     tail = (1,) * len(d.batch_shape)
     if d.has_enumerate_support:
         value = d.enumerate_support()
-        rough = torch.ones(len(value))
+        rough = torch.ones(len(value), device=draws.device)
     elif d.event_shape:
         raise NotImplementedError
     else:
         end = min(20 * int(draws.max()) + 1000, 2**20 // math.prod(d.batch_shape))
-        value = torch.arange(end).to(draws).reshape(-1, *tail)
+        value = torch.arange(end, dtype=draws.dtype, device=draws.device).reshape(-1, *tail)
         inside = d.support.check(value).reshape(len(value), -1).all(1)
         value = value[inside].expand(-1, *d.batch_shape)
-        rough = (torch.arange(len(value)) < len(value) / 2).double()
+        rough = (torch.arange(len(value), device=draws.device) < len(value) / 2).double()
     centre, scale = draws.double().mean(0), draws.double().std(0).clamp(min=1e-3)
     code, standard = (
         ((t.double() - centre) / scale).reshape(len(t), *d.batch_shape, -1) for t in (value, draws)
@@ -131,8 +131,9 @@ def _lattice(free: Tensor) -> Placed:
     low, middle, high = (free[:2000].quantile(q, dim=0) for q in (0.16, 0.5, 0.84))
     scale = ((high - low) / 2).clamp(min=1e-12)
     reach, half = (12.0, 1200) if dims == 1 else (8.0, 240)
-    line = torch.linspace(-reach, reach, 2 * half + 1, dtype=free.dtype)
-    rough = 2.0 * ((torch.arange(-half, half + 1) % 2 == 0) & (line.abs() <= 0.75 * reach))
+    line = torch.linspace(-reach, reach, 2 * half + 1, dtype=free.dtype, device=free.device)
+    even = torch.arange(-half, half + 1, device=free.device) % 2 == 0
+    rough = 2.0 * (even & (line.abs() <= 0.75 * reach))
     if dims == 2:
         rough = torch.outer(rough, rough).flatten()
     v = torch.cartesian_prod(*[line] * dims).reshape(-1, *(1,) * len(cells), dims)
@@ -154,7 +155,7 @@ def _random(free: Tensor) -> Placed:
     near = torch.cdist(centres, centres).sort(dim=1).values[:, 1 : 1 + NEIGHBOURS]
     width = (near.square().mean(1, keepdim=True) / dims).sqrt().expand(-1, dims)
     proposal = MixtureOfNormals(
-        torch.tensor([0.5] + [0.5 / CENTRES] * CENTRES).to(free).log(),
+        free.new_tensor([0.5] + [0.5 / CENTRES] * CENTRES).log(),
         torch.cat([torch.zeros_like(centres[:1]), centres]),
         torch.cat([torch.full_like(width[:1], 2.0), width]),
     )

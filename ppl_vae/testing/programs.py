@@ -182,9 +182,9 @@ def _random_state() -> dict[str, str]:
 
 def _check_copy(laws: Laws, program: nn.Module, batch: Batch, objective: Objective) -> None:
     before = _drawn(program, batch)
-    with laws.run("deepcopy", "no open files or generators in the module"):
+    with laws.run("deepcopy", "no open files, generators or fixed names in the module"):
         other = copy.deepcopy(program)
-    same = torch.equal(_drawn(other, batch), before)
+        same = torch.equal(_drawn(other, batch), before)
     laws.hold("deepcopy", same, "other draws from the copy", "the same", "no state outside self")
     attempt = "names in Pyro's store, and modules, that belong to one program"
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 
 import torch
 from pyro import poutine
@@ -16,6 +15,7 @@ from ppl_vae.programs.modes import evaluating
 from ppl_vae.programs.runs import run
 from ppl_vae.testing.laws import Laws
 from ppl_vae.training.step import TrainState, train_step
+from ppl_vae.training.unregistered import leaves
 from ppl_vae.training.updater import Updater
 
 STEPS = 5
@@ -28,8 +28,8 @@ def check_training(laws: Laws, program: nn.Module, batch: Batch, objective: Obje
     """Check "registered" and "moves"; the program has then been trained for a few steps."""
     names = {id(p): n for n, p in program.named_parameters()}
 
-    def named(leaves: Leaves) -> list[str]:
-        return [names.get(k, f"one of shape {tuple(p.shape)}") for k, p in leaves.items()]
+    def named(found: Leaves) -> list[str]:
+        return [names.get(k, f"one of shape {tuple(p.shape)}") for k, p in found.items()]
 
     with evaluating(program), warnings.catch_warnings():  # gives the modes back
         warnings.simplefilter("ignore")  # what `fit` would warn of is no breach
@@ -74,22 +74,6 @@ def _leaves_of(program: nn.Module, batch: Batch, found: Structure) -> tuple[Leav
             if name not in found.sampled_only:
                 log_prob = site["fn"].log_prob(site["value"])
                 (prior if trace is model and name in found.latents else rest).append(log_prob)
-    needed = _leaves(rest)
-    density = _leaves(prior)
+    needed, density = ({id(p): p for p in leaves(roots)} for roots in (rest, prior))
     only = {k: p for k, p in density.items() if k not in needed}
     return {id(p): p for p in known}, needed | density, only
-
-
-def _leaves(tensors: Iterable[Tensor]) -> Leaves:
-    """The trainable tensors that others were computed from, found in their autograd graph."""
-    stack = [t.grad_fn for t in tensors if t.grad_fn is not None]
-    seen = set(stack)
-    found: Leaves = {}
-    while stack:
-        node = stack.pop()
-        if hasattr(node, "variable"):
-            found[id(node.variable)] = node.variable
-        parents = {parent for parent, _ in node.next_functions if parent is not None}
-        stack += parents - seen
-        seen |= parents
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.optim import PyroOptim
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.modes import device_of, evaluating
 from ppl_vae.programs.runs import run
+from ppl_vae.programs.vae import VAE
 from ppl_vae.training.loop import Loop
 
 FORMAT = 2
@@ -53,6 +55,7 @@ class Checkpoint:
             "validation rows": loop.held and loop.held.rows,
             "sum of the validation data": loop.held and _sums(loop.held),
             "seed": seed,
+            "program": _constants(state.program),
         }
 
     def save(self) -> None:
@@ -126,6 +129,19 @@ class Checkpoint:
 def saved_order_seed(path: Path) -> int | None:
     """Give the seed that split the rows of a saved run; None where there is no file."""
     return int(_read(path)[1]["order_seed"]) if path.exists() else None
+
+
+def _constants(program: nn.Module) -> str:
+    """What of a `VAE` is stated and not learned: another prior would be overwritten in silence."""
+    if not isinstance(program, VAE):
+        return type(program).__name__
+    families = [getattr(p, "family", None) for p in (program.decoder, program.encoder)]
+    stated = [f"{f!r} min_scale={f.min_scale}" if f is not None else "" for f in families]
+    buffers = hashlib.sha256()
+    for name, value in program.prior.named_buffers():
+        if "running" not in name and "num_batches" not in name:  # statistics are learned
+            buffers.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return f"{program.prior!r} {buffers.hexdigest()[:8]} {' '.join(stated)}"
 
 
 def _sums(batch: Batch) -> str:

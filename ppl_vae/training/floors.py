@@ -13,12 +13,15 @@ from torch.distributions import constraints
 from ppl_vae.conditional import Conditional, Family
 from ppl_vae.data import resolution
 from ppl_vae.data.batches import Batch
+from ppl_vae.data.resolution import gaps
 from ppl_vae.programs.modes import drawing
 from ppl_vae.programs.vae import VAE
 
 FAR = 30.0  # root mean square of a cell that a network starting near 0 reaches late
 NEAR = 1.1  # times its floor: a scale on its way down gets this close
 PEAK = 0.8  # of half a gap: below √(2/π) of it, the peak of a Normal is above 1 / gap
+ROWS = 1024  # of a piece of the data: none of their size is ever made
+SIZE = 2**22  # numbers that are sorted at once
 
 
 def warn_of_data(program: nn.Module, batch: Batch) -> None:
@@ -26,7 +29,8 @@ def warn_of_data(program: nn.Module, batch: Batch) -> None:
     if (family := _family(program)) is None:
         return
     x = batch.tensors[0]
-    size = x.square().mean(0).sqrt()
+    parts = [part.square().sum(0) for part in x.split(ROWS)]
+    size = (torch.stack(parts).sum(0) / len(x)).sqrt()
     if _on_reals(family) and (far := size > FAR).any():
         warnings.warn(
             f"{_cells(far)} of the data have a root mean square up to {size.max():.3g}; expected "
@@ -36,7 +40,7 @@ def warn_of_data(program: nn.Module, batch: Batch) -> None:
         )
     if family.min_scale is None:
         return
-    constant = (x == x[0]).all(0)
+    constant = _constant(x)
     shared = family.shared.get("scale")  # one scale for all cells does not shrink for one of them
     one_for_all = shared is not None and shared.numel() < constant.numel()
     if constant.all() or (constant.any() and not one_for_all):
@@ -68,10 +72,10 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
             "a smaller learning rate, or clip_norm=10.",
             stacklevel=3,
         )
-    finest = torch.as_tensor(resolution(x.detach().cpu().numpy()))
-    # A gap is a resolution where values repeat: real numbers have gaps too, but no ties.
-    tied = (x.sort(dim=0).values.diff(dim=0) == 0).any(0).cpu()
+    near = learned < NEAR * floor
+    finest, tied = _gaps(x, learned, near, on_reals=_on_reals(family))
     varies = finest.isfinite()  # of others `warn_of_data` has spoken
+    # A gap is a resolution where values repeat: real numbers have gaps too, but no ties.
     fine = varies & tied & (learned < PEAK * finest) & _on_reals(family)
     if fine.any():
         warnings.warn(
@@ -81,7 +85,7 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
             f"min_scale={finest[fine].median():.2g}, or leaving the column out.",
             stacklevel=3,
         )
-    stuck = varies & (learned < NEAR * floor) & ~fine
+    stuck = varies & near & ~fine
     if stuck.any():
         warnings.warn(
             f"The learned scale sits on its floor {floor:g} at {_cells(stuck)}, or within {NEAR} "
@@ -95,6 +99,35 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
 def tensors_of(distribution: Any) -> list[Tensor]:  # noqa: ANN401
     """What a distribution was built from, its parameters."""
     return [v for v in vars(_base(distribution)).values() if isinstance(v, Tensor)]
+
+
+def _constant(x: Tensor) -> Tensor:
+    """Whether all rows agree, ``(*E,)``."""
+    x, event = x.reshape(len(x), -1), x.shape[1:]
+    cells = torch.arange(x.shape[1], device=x.device)
+    for part in x.split(ROWS):
+        cells = cells[(part[:, cells] == x[0, cells]).all(0)]
+        if not len(cells):
+            break
+    constant = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
+    constant[cells] = True
+    return constant.reshape(event)
+
+
+def _gaps(x: Tensor, learned: Tensor, near: Tensor, *, on_reals: bool) -> tuple[Tensor, Tensor]:
+    """Half the smallest gap, and whether values repeat, of cells that a warning may be about.
+
+    Of others infinity and False: few are sorted. Some rows have gaps no smaller than all rows have,
+    so a scale that is coarse for them is coarse for all.
+    """
+    x = x.detach().reshape(len(x), -1)
+    some = torch.as_tensor(resolution(x[:: -(-len(x) // ROWS)].cpu().numpy()))
+    suspects = near.flatten() | ((learned.flatten() < PEAK * some) & on_reals)
+    finest, tied = torch.full_like(some, torch.inf), torch.zeros_like(suspects)
+    for cells in suspects.nonzero().squeeze(1).split(max(1, SIZE // len(x))):
+        smallest, same = gaps(x[:, cells.to(x.device)].cpu().numpy())
+        finest[cells], tied[cells] = torch.as_tensor(smallest / 2), torch.as_tensor(same)
+    return finest.reshape(learned.shape), tied.reshape(learned.shape)
 
 
 def _family(program: nn.Module) -> Family | None:

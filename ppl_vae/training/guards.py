@@ -73,8 +73,8 @@ def refuse_unfit_program(
     """Refuse programs that would train nothing, or something else.
 
     Raises:
-        ValueError: If no parameter is registered, a store name belongs to another parameter, or
-            BatchNorm would meet a batch of one row.
+        ValueError: If no parameter is registered, the guide is one of rows, or BatchNorm would
+            meet a batch of one row.
     """
     found = state.found
     idle = unregistered(program, head)
@@ -94,12 +94,13 @@ def refuse_unfit_program(
             "fit shuffles the rows. Try a network of x in the guide, or VAE(prior, decoder, "
             "encoder)."
         )
-    if found.clashes:
-        raise ValueError(
-            f"Got other tensors under the names {list(found.clashes[:3])} in Pyro's store than the "
-            "program's own; expected its own, or an earlier model of that name would be trained in "
-            "its place. Try pyro.clear_param_store() before the program is first run, or another "
-            "name in pyro.module."
+    if found.shared and found.full_size is None and batch_size < rows:
+        warnings.warn(
+            f"The latents {list(found.shared)} are shared by all data, and each batch of "
+            f"{batch_size} is weighed as if it were all {rows}: their posterior comes out about "
+            f"{(rows / batch_size) ** 0.5:.2g} times too wide. Try pyro.plate(name, {rows}, "
+            f"subsample=x) for the data, which scales the batch up, or batch_size={rows}.",
+            stacklevel=3,
         )
     if idle:
         warnings.warn(

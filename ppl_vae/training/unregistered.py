@@ -42,11 +42,12 @@ def unregistered(program: nn.Module, batch: Batch) -> list[str]:
         for p in m.parameters()
     }
     names = _names(program)
-    missed = [t for t in _leaves(roots) if id(t) not in known]
+    missed = [t for t in leaves(roots) if id(t) not in known]
     return sorted({names.get(id(t), f"shape {tuple(t.shape)}") for t in missed})
 
 
-def _leaves(roots: Iterable[Tensor]) -> list[Tensor]:
+def leaves(roots: Iterable[Tensor]) -> list[Tensor]:
+    """Find the tensors that ask for gradients and that others were computed from, or are."""
     found = {id(t): t for t in roots if t.requires_grad and t.is_leaf}
     stack: list[Node | None] = [t.grad_fn for t in roots]
     seen: set[Node] = set()
