@@ -14,7 +14,7 @@ PACKAGES = ("ppl_vae", "torch", "pyro-ppl", "numpy", "scipy", "arviz-stats")
 def record(
     script: str, figures: dict[str, Any], *, seed: int, started: float, quick: bool = False
 ) -> Path:
-    """Write ``results/<script>.json`` and print the record as one line.
+    """Write ``results/<script>.json`` and print its headline, all but the tables, as one line.
 
     Args:
         script: The script's ``__file__``.
@@ -41,7 +41,9 @@ def record(
     text = json.dumps(found, indent=2, allow_nan=False)
     path.parent.mkdir(exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
-    print(json.dumps(found, allow_nan=False))
+    headline = {k: v for k, v in figures.items() if not isinstance(v, list)}
+    shown = {"script": name, **headline, "wall_time_s": found["wall_time_s"]}
+    print(json.dumps(shown, allow_nan=False))
     return path
 
 
