@@ -28,7 +28,7 @@ from ppl_vae.families import (
     Shared,
 )
 from ppl_vae.nets import MLP
-from ppl_vae.objectives import ELBO, Adversarial
+from ppl_vae.objectives import ELBO, Adversarial, ImportanceWeighted
 from ppl_vae.posterior import (
     data_given,
     elpd,
@@ -38,10 +38,10 @@ from ppl_vae.posterior import (
     refit_guide,
     to_datatree,
 )
-from ppl_vae.priors import GaussianMixture, StandardNormal
+from ppl_vae.priors import GaussianMixture, StandardNormal, VampPrior
 from ppl_vae.programs import VAE, NoDensityError, Program, log_weights
 from ppl_vae.report import report
-from ppl_vae.training import FitResult, History, NonFiniteError, fit
+from ppl_vae.training import CompiledSVI, FitResult, History, NonFiniteError, fit
 
 __version__ = "0.1.0"
 
@@ -49,6 +49,7 @@ __all__ = [
     "Adversarial",
     "Bernoulli",
     "Binomial",
+    "CompiledSVI",
     "Conditional",
     "Delta",
     "Diagnosis",
@@ -58,6 +59,7 @@ __all__ = [
     "FitResult",
     "GaussianMixture",
     "History",
+    "ImportanceWeighted",
     "MLP",
     "MultivariateNormal",
     "NoDensityError",
@@ -69,6 +71,7 @@ __all__ = [
     "Shared",
     "StandardNormal",
     "VAE",
+    "VampPrior",
     "data_given",
     "diagnose",
     "elpd",

@@ -67,9 +67,12 @@ def facts() -> dict[str, str]:
     """
     import torch
 
+    from ppl_vae.training.inductor import why_not
+
     compiler = next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and which(c)), None)
     headers = Path(sysconfig.get_path("include"), "Python.h")
-    need = "needed only for the compiled engine to come; everything works without"
+    need = "needed only to compile training steps; everything works without"
+    missing = why_not()
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices += [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
@@ -82,6 +85,7 @@ def facts() -> dict[str, str]:
         "devices": ", ".join(devices),
         "C++ compiler": which(compiler) or "" if compiler else f"none ({need})",
         "Python headers": str(headers) if headers.is_file() else f"none ({need})",
+        "compiled steps": "possible" if missing is None else f"not possible: {missing}",
         "bundled data": "digits: 1797 images of 8 x 8 counts 0..16 (ppl_vae.data.digits)",
     }
 

@@ -3,6 +3,7 @@
 from ppl_vae.objectives.adversarial import Adversarial as Adversarial
 from ppl_vae.objectives.elbo import ELBO as ELBO
 from ppl_vae.objectives.handlers import ScaleLatents as ScaleLatents
+from ppl_vae.objectives.importance_weighted import ImportanceWeighted as ImportanceWeighted
 from ppl_vae.objectives.phases import Objective as Objective
 from ppl_vae.objectives.phases import ObjectiveState as ObjectiveState
 from ppl_vae.objectives.phases import Phase as Phase

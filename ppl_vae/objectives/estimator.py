@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
+from pyro.infer.util import torch_item
 from pyro.poutine import Trace
 from torch import Tensor
 
@@ -55,7 +56,7 @@ class Estimator(Trace_ELBO):
         for name, kl in closed.items():
             site = guide.nodes[name]
             term = scale_and_mask(kl, site["scale"], site["mask"]).sum()
-            value, surrogate = value + term.item(), surrogate + term
+            value, surrogate = value + torch_item(term), surrogate + term
         return value, surrogate
 
     def _note(self, model: Trace, guide: Trace, closed: dict[str, Tensor]) -> None:

@@ -42,11 +42,13 @@ class Phase:
         name: What it is called in logs and checkpoints.
         loss: ``loss(state, *batch) -> (loss, parts)``: the loss summed over the batch.
         leaves: The parameters that it moves; None for those the program registers in the run.
+        traceable: The same loss in tensor operations alone, where `loss` runs its own backward.
     """
 
     name: str
     loss: Callable[..., tuple[Tensor, Parts]]
     leaves: Sequence[Tensor] | None = None
+    traceable: Callable[..., tuple[Tensor, Parts]] | None = None
 
 
 class Objective(Protocol):

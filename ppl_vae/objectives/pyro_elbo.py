@@ -65,7 +65,12 @@ class PyroELBO:
             value = method(program.model, program.guide, *args, **kwargs)
             return torch.as_tensor(value, dtype=torch.float64).detach(), {}
 
-        return (Phase(type(estimator).__name__, loss),)
+        def traceable(
+            state: ObjectiveState, *args: Tensor, **kwargs: Tensor
+        ) -> tuple[Tensor, Parts]:
+            return estimator.differentiable_loss(program.model, program.guide, *args, **kwargs), {}
+
+        return (Phase(type(estimator).__name__, loss, traceable=traceable),)
 
     def score(self, means: dict[str, float]) -> float | None:
         """Minus the loss: the estimator's own bound."""

@@ -2,3 +2,4 @@
 
 from ppl_vae.priors.gaussian_mixture import GaussianMixture as GaussianMixture
 from ppl_vae.priors.standard_normal import StandardNormal as StandardNormal
+from ppl_vae.priors.vamp import VampPrior as VampPrior

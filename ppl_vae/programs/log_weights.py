@@ -144,8 +144,8 @@ def _block(program: nn.Module, batch: Batch, found: Structure, keep: bool) -> We
     model, guide = run(program, batch)
     model, guide = prune_subsample_sites(model), prune_subsample_sites(guide)
     sites = (*found.latents, *found.observed)
-    log_p = {n: _per_row(model.nodes[n], found.dim, batch.rows) for n in sites}
-    log_q = [_per_row(guide.nodes[n], found.dim, batch.rows) for n in found.latents]
+    log_p = {n: per_row(model.nodes[n], found.dim, batch.rows) for n in sites}
+    log_q = [per_row(guide.nodes[n], found.dim, batch.rows) for n in found.latents]
     likelihood = torch.stack([log_p[n] for n in found.observed]).sum(0)
     prior = [log_p[n] for n in found.latents]
     total = likelihood + sum(p - q for p, q in zip(prior, log_q, strict=True))
@@ -155,7 +155,7 @@ def _block(program: nn.Module, batch: Batch, found: Structure, keep: bool) -> We
     return WeightedDraws(total, likelihood, latents)
 
 
-def _per_row(site: Site, dim: int, rows: int) -> Tensor:
+def per_row(site: Site, dim: int, rows: int) -> Tensor:
     """Log-prob of a site summed over all but the data plate, ``(N,)``; scale dropped, mask kept."""
     log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
     full = torch.broadcast_shapes(log_prob.shape, (rows,) + (1,) * (-dim - 1))

@@ -100,6 +100,13 @@ class VAE(nn.Module):
 
     def _check_parts(self) -> None:
         prior, decoder, encoder = self.prior, self.decoder, self.encoder
+        own = {id(part) for part in self.modules()}
+        if strangers := [b for b in getattr(prior, "borrowed", ()) if id(b) not in own]:
+            raise ValueError(
+                f"Got a {type(prior).__name__} that borrows a {type(strangers[0]).__name__} which "
+                "is no part of this program; expected the program's own. Try the same encoder in "
+                "both: VAE(VampPrior(u, encoder), decoder, encoder)."
+            )
         latent, event = _event(prior, "prior"), _event(decoder, "decoder")
         drawn = prior()
         if drawn.event_shape != latent or drawn.batch_shape:

@@ -18,6 +18,7 @@ from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.memory import remember, trained_anew
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng
 from ppl_vae.training.checkpoint import Checkpoint, saved_order_seed
+from ppl_vae.training.engine import Compile, Engine
 from ppl_vae.training.floors import warn_of_data, warn_of_floor
 from ppl_vae.training.guards import (
     refuse_bad_arguments,
@@ -42,7 +43,8 @@ class FitResult(NamedTuple):
     state: TrainState
 
     def __repr__(self) -> str:
-        return f"FitResult of {self.state.steps} steps\n{self.history.summary()}"
+        how = ", compiled" if self.state.compiled else ""
+        return f"FitResult of {self.state.steps} steps{how}\n{self.history.summary()}"
 
 
 def fit(
@@ -59,6 +61,7 @@ def fit(
     clip_norm: float | None = None,
     seed: int | None = None,
     device: torch.device | str | None = None,
+    compile: Compile = "auto",  # noqa: A002
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> FitResult:
@@ -83,6 +86,9 @@ def fit(
             state as found. None draws from the global stream. (The start values of the networks
             are drawn where you build them: call `torch.manual_seed` before.)
         device: Where to train; None leaves the program where it is.
+        compile: Trace the whole step once and compile it: many times as fast on small nets, the
+            same numbers up to rounding. "auto" does so in runs of 10,000 steps or more, and where
+            it cannot be done goes on without, in one warning.
         checkpoint: A file to write after each epoch. If it is there, training resumes from it and
             ends bit-equal to a run that was never interrupted.
         progress: Show a progress bar.
@@ -108,7 +114,7 @@ def fit(
         ('epoch', 'loss', 'elbo', 'reconstruction', 'kl')
     """
     arguments = dict(locals())
-    objective = _as_objective(objective)
+    objective = as_objective(objective)
     if device is not None:
         _move(program, device)
     batch = program_batch(program, data)
@@ -155,7 +161,9 @@ def fit(
         }
         state = TrainState(program, objective_state, phases, updaters, clip_norm)
         stack.callback(remember, program, state.params)
-        loop = Loop(state, objective, train, held, batch_size, patience, generator)
+        steps = epochs * -(-train.rows // batch_size)
+        engine = Engine(objective, compile, steps)
+        loop = Loop(state, objective, engine, train, held, batch_size, patience, generator)
         if patience is not None:
             loop.refuse_no_score()
         save = None
@@ -180,7 +188,12 @@ def _move(program: nn.Module, device: torch.device | str) -> None:
     program.to(device)
 
 
-def _as_objective(objective: Objective | pyro.infer.ELBO) -> Objective:
+def as_objective(objective: Objective | pyro.infer.ELBO) -> Objective:
+    """Wrap an ELBO of Pyro's; give an objective back.
+
+    Raises:
+        ValueError: If it is neither.
+    """
     if isinstance(objective, pyro.infer.ELBO):
         return PyroELBO(objective)
     if isinstance(objective, type) or not hasattr(objective, "phases"):

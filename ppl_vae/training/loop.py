@@ -13,9 +13,10 @@ from torch import Tensor
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import Objective
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng, probing
+from ppl_vae.training.engine import Engine
 from ppl_vae.training.history import History
 from ppl_vae.training.progress import progress_bar
-from ppl_vae.training.step import TrainState, train_step
+from ppl_vae.training.step import TrainState
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Loop:
     Attributes:
         state: What the steps change.
         objective: Judges validation means.
+        engine: Takes the steps.
         train: The data to train on.
         held: The data to validate on, or None.
         batch_size: Rows per step.
@@ -38,6 +40,7 @@ class Loop:
 
     state: TrainState
     objective: Objective
+    engine: Engine
     train: Batch
     held: Batch | None
     batch_size: int
@@ -67,6 +70,7 @@ class Loop:
                 bar.epoch(row)
                 if after_epoch is not None:
                     after_epoch()
+        self.engine.look(self.state)
         if self.best:  # a parameter that came later stays as it is
             self.state.load({**self.state.tensors(), **self.best})
 
@@ -88,12 +92,13 @@ class Loop:
     def _epoch(self, epoch: int, steps: int, tick: Callable[[], None]) -> dict[str, float]:
         start = time.perf_counter()
         clock = self.state.objective_state.epoch
+        self.engine.look(self.state)
         order = torch.randperm(self.train.rows, generator=self.order)
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, float] = {}
         norms, rows = 0.0, 0
         for k, index in enumerate(order.split(self.batch_size)):
             clock.fill_(epoch + k / steps)
-            self.state, info = train_step(self.state, self.train.take(index.to(clock.device)))
+            self.state, info = self.engine.step(self.state, self.train.take(index.to(clock.device)))
             _add(sums, {"loss": info.loss, **info.parts})
             rows += info.rows
             norms += info.grad_norm
@@ -115,7 +120,7 @@ class Loop:
             return {}
         program, clock = self.state.program, self.state.objective_state.epoch
         found, rows = self.state.objective_state.found, 0
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, float] = {}
         # The same draws at every epoch, in eval mode: epochs differ by the program alone.
         with (
             torch.no_grad(),
@@ -149,6 +154,6 @@ class Loop:
             self.waited += 1
 
 
-def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+def _add(sums: dict[str, float], values: dict[str, float | Tensor]) -> None:
     for k, v in values.items():
-        sums[k] = sums[k] + v.detach() if k in sums else v.detach().double()
+        sums[k] = sums.get(k, 0.0) + float(v)

@@ -26,8 +26,8 @@ class StepInfo(NamedTuple):
         rows: Rows used: those of the batch, unless a plate of the program subsamples them.
     """
 
-    loss: Tensor
-    parts: dict[str, Tensor]
+    loss: float
+    parts: dict[str, float]
     grad_norm: float
     rows: int
 
@@ -44,6 +44,7 @@ class TrainState:
         clip_norm: Largest norm of the per-datum gradient, or None.
         steps: Steps done.
         params: Unconstrained parameters seen so far, by Pyro's name.
+        compiled: Whether the last step was a compiled one.
     """
 
     program: nn.Module
@@ -53,9 +54,11 @@ class TrainState:
     clip_norm: float | None
     steps: int = 0
     params: dict[str, Tensor] = field(default_factory=dict)
+    compiled: bool = False
 
     def __repr__(self) -> str:
-        return f"TrainState({self.steps} steps, phases {[p.name for p in self.phases]})"
+        how = ", compiled" if self.compiled else ""
+        return f"TrainState({self.steps} steps{how}, phases {[p.name for p in self.phases]})"
 
     @property
     def device(self) -> torch.device:
@@ -149,7 +152,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         old = [p.detach().clone() for p in leaves]
         state.updaters[phase.name].update(leaves)
         zero_grads(leaves)
-        if _left_the_finite(old, leaves):
+        if left_the_finite(old, leaves):
             with torch.no_grad():
                 for tensor, value in (*zip(leaves, old, strict=True), *buffers, *before):
                     tensor.copy_(value)
@@ -159,13 +162,14 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
                 "numbers. The program keeps its last good state. Try a smaller learning rate, or "
                 "clip_norm=10."
             )
-        infos.append(StepInfo(loss.detach() / scale, parts, norm.item(), rows))
+        numbers = {k: float(v) for k, v in parts.items()}
+        infos.append(StepInfo(loss.item() / scale, numbers, norm.item(), rows))
     state.steps += 1
     merged = {k: v for info in infos for k, v in info.parts.items()}
     return state, infos[0]._replace(parts=merged)
 
 
-def _left_the_finite(old: list[Tensor], new: list[Tensor]) -> bool:
+def left_the_finite(old: list[Tensor], new: list[Tensor]) -> bool:
     """Whether an update made a finite number infinite or NaN."""
     # The largest absolute value, in one fused pass: a sum of squares may overflow.
     if not new or torch.nn.utils.get_total_norm(new, norm_type=torch.inf).isfinite():

@@ -13,11 +13,14 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from ppl_vae.training.fused import FusedUpdate, fused_update
+
 OptimizerSpec: TypeAlias = tuple[type[torch.optim.Optimizer], dict[str, Any]] | PyroOptim
 ScheduleSpec: TypeAlias = (
     tuple[type[LRScheduler], dict[str, Any]] | Callable[[torch.optim.Optimizer], LRScheduler]
 )
 
+FAR = 1e30
 _KIND = "__kind__"  # marks what JSON has no form for
 
 
@@ -82,6 +85,14 @@ class Updater:
         elif self.optimizer is not None:
             self.optimizer.step()
 
+    def by_gradients(self, leaves: Sequence[Tensor]) -> GradientUpdate:
+        """Give the update by gradients in the order of `leaves`, after a first step with them."""
+        if isinstance(self.spec, PyroOptim):
+            optimizers = [self.spec.optim_objs[p] for p in leaves if p in self.spec.optim_objs]
+        else:
+            optimizers = [self.optimizer] if self.optimizer is not None else []
+        return GradientUpdate(self, leaves, fused_update(optimizers, leaves))
+
     def end_epoch(self) -> None:
         """Advance the schedule."""
         if self.scheduler is not None:
@@ -135,6 +146,37 @@ class Updater:
             optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
         if self.scheduler is not None:
             self.scheduler.load_state_dict(plain["schedule"])
+
+
+class GradientUpdate:
+    """An updater's step by gradients that lie in a list, not on the leaves."""
+
+    def __init__(
+        self, updater: Updater, leaves: Sequence[Tensor], fused: FusedUpdate | None
+    ) -> None:
+        self.updater, self.leaves, self.fused = updater, leaves, fused
+
+    def __call__(self, gradients: Sequence[Tensor], norm: float, clip_norm: float | None) -> None:
+        """Take a step, with gradients of the norm scaled down to `clip_norm`."""
+        if clip_norm is not None and norm > clip_norm:
+            torch._foreach_mul_(list(gradients), clip_norm / norm)
+        if self.fused is not None:
+            self.fused(gradients)
+            return
+        for leaf, gradient in zip(self.leaves, gradients, strict=True):
+            leaf.grad = gradient
+        self.updater.update(self.leaves)
+        for leaf in self.leaves:
+            leaf.grad = None
+
+    def may_overflow(self, norm: float) -> bool:
+        """Whether a step along gradients of this norm may take a parameter beyond its numbers."""
+        return self.fused is None or self.fused.reach(norm) > FAR
+
+    def flush(self) -> None:
+        """Keep denormal numbers out of the moments."""
+        if self.fused is not None:
+            self.fused.flush()
 
 
 def _encoded(state: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,421 @@
+"""The compiled step is the program: same losses, same gradients, same History, or it is refused.
+
+Most tests run the traced graph operation by operation, which is what the compiler is given; the
+two that compile are marked by name. What must not be frozen into a graph is in test_frozen.py.
+"""
+
+import copy
+import os
+import subprocess
+import sys
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pyro.infer
+import pyro.optim
+import pytest
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule, PyroParam
+from torch import nn
+
+from ppl_vae import (
+    ELBO,
+    MLP,
+    VAE,
+    Adversarial,
+    Bernoulli,
+    CompiledSVI,
+    Conditional,
+    GaussianMixture,
+    ImportanceWeighted,
+    MultivariateNormal,
+    NonFiniteError,
+    Normal,
+    Program,
+    StandardNormal,
+    VampPrior,
+    fit,
+)
+from ppl_vae.data.batches import Batch
+from ppl_vae.training import compiled as module
+from ppl_vae.training.fused import fused_update
+from ppl_vae.training.inductor import why_not
+
+X = (torch.rand(70, 6, generator=torch.Generator().manual_seed(0)) > 0.5).double()
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """Run graphs operation by operation."""
+    monkeypatch.setattr(module.CompiledLoss, "compile", lambda self: None)
+
+
+def bernoulli_vae(prior=None, guide=None, net=None):
+    torch.manual_seed(0)
+    net = net or MLP(8)
+    return VAE(
+        prior or StandardNormal(2),
+        Conditional(net, Bernoulli(6), given=2),
+        Conditional(net, guide or Normal(2), given=6),
+    )
+
+
+def with_layer(layer):
+    # Under BatchNorm a bias has the gradient 0: its rounding errors Adam would take for steps.
+    return lambda i, o: nn.Sequential(
+        nn.Linear(i, 8, bias=False), layer(), nn.ReLU(), nn.Linear(8, o)
+    )
+
+
+def vamp():
+    torch.manual_seed(0)
+    encoder = Conditional(MLP(8), Normal(2), given=6)
+    decoder = Conditional(MLP(8), Bernoulli(6), given=2)
+    return VAE(VampPrior(X[:5], encoder), decoder, encoder)
+
+
+def nets():
+    torch.manual_seed(0)
+    return nn.Linear(2, 6), nn.Linear(6, 4)
+
+
+def pair(masked=False, covariate=False):
+    """Two functions in the manner of Pyro's tutorials."""
+    decoder, encoder = nets()
+
+    def model(x, extra=None):
+        pyro.module("decoder", decoder)
+        spread = pyro.param(
+            "spread", torch.tensor(1.5, dtype=x.dtype), constraint=dist.constraints.positive
+        )
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("latent", dist.Normal(x.new_zeros(2), spread).to_event(1))
+            seen = extra > 0 if masked else True
+            shift = extra[:, None] if covariate else 0.0
+            with poutine.mask(mask=seen):
+                pyro.sample("obs", dist.Bernoulli(logits=decoder(z) + shift).to_event(1), obs=x)
+
+    def guide(x, extra=None):
+        pyro.module("encoder", encoder)
+        with pyro.plate("rows", len(x)):
+            loc, raw = encoder(x).chunk(2, -1)
+            pyro.sample("latent", dist.Normal(loc, raw.exp()).to_event(1))
+
+    return Program(model, guide)
+
+
+def pyro_module():
+    class Decoder(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.linear = PyroModule[nn.Linear](2, 6)
+            self.spread = PyroParam(torch.tensor(1.5), dist.constraints.positive)
+
+        def forward(self, x):
+            with pyro.plate("rows", len(x)):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(2), self.spread).to_event(1))
+                pyro.sample("x", dist.Bernoulli(logits=self.linear(z)).to_event(1), obs=x)
+
+    class Encoder(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.net = PyroModule[nn.Linear](6, 4)
+
+        def forward(self, x):
+            with pyro.plate("rows", len(x)):
+                loc, raw = self.net(x).chunk(2, -1)
+                pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+
+    torch.manual_seed(0)
+    return Program(Decoder(), Encoder())
+
+
+def nested():
+    """Two latents, one of them in a plate within the data plate."""
+    decoder, encoder = nets()
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        with pyro.plate("rows", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            with pyro.plate("cells", 6, dim=-2):
+                w = pyro.sample("w", dist.Normal(decoder(z).T, 1.0))
+                pyro.sample("x", dist.Normal(w, 0.5), obs=x.T)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("rows", len(x), dim=-1):
+            loc, raw = encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+            with pyro.plate("cells", 6, dim=-2):
+                pyro.sample("w", dist.Normal(0.5 * x.T, 1.0))
+
+    return Program(model, guide)
+
+
+CENTRES = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+EXTRA = torch.linspace(-1.0, 1.0, len(X)).double()
+PROGRAMS = {
+    "vae": (bernoulli_vae, X),
+    "batch norm": (lambda: bernoulli_vae(net=with_layer(lambda: nn.BatchNorm1d(8))), X),
+    "dropout": (lambda: bernoulli_vae(net=with_layer(lambda: nn.Dropout(0.3))), X),
+    "full covariance": (lambda: bernoulli_vae(guide=MultivariateNormal(2)), X),
+    "mixture": (lambda: bernoulli_vae(prior=GaussianMixture(CENTRES, learned=True)), X),
+    "vamp": (vamp, X),
+    "functions": (pair, X),
+    "masked rows": (lambda: pair(masked=True), (X, EXTRA)),
+    "covariate": (lambda: pair(covariate=True), (X, EXTRA)),
+    "PyroModule": (pyro_module, X),
+    "nested": (nested, X),
+}
+OBJECTIVES = {
+    "ELBO": ELBO(),
+    "3 particles, warm-up": ELBO(num_particles=3, kl_weight=2.0, warmup=4),
+    "analytic KL": ELBO(analytic_kl=True),
+    "importance weighted": ImportanceWeighted(3),
+    "adversarial": Adversarial(critic=MLP(8)),
+    "Trace_ELBO": pyro.infer.Trace_ELBO(num_particles=2),
+    "TraceMeanField_ELBO": pyro.infer.TraceMeanField_ELBO(),
+}
+RARE = {"analytic KL", "Trace_ELBO", "TraceMeanField_ELBO"}  # of these, three programs
+PAIRS = [
+    (name, objective)
+    for name in PROGRAMS
+    for objective in OBJECTIVES
+    if objective not in RARE or name in ("vae", "full covariance", "functions")
+]
+
+
+@contextmanager
+def default(dtype):
+    """Build in a dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def built(name, dtype):
+    """A fresh program and its data."""
+    pyro.clear_param_store()
+    build, data = PROGRAMS[name]
+    with default(dtype):
+        program = build()
+    return program, tuple(v.to(dtype) for v in (data if isinstance(data, tuple) else (data,)))
+
+
+def history(name, objective, compile, epochs=10, batch_size=16, dtype=torch.float64, **arguments):
+    """50 steps: four whole batches an epoch and a short one."""
+    program, data = built(name, dtype)
+    with default(dtype), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of frozen priors and sampled KLs
+        warnings.filterwarnings("error", message="Training goes on without")
+        found = fit(
+            program,
+            data,
+            objective=objective,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=0,
+            progress=False,
+            compile=compile,
+            **arguments,
+        )
+    return found.history, {k: v.clone() for k, v in found.state.tensors().items()}
+
+
+def assert_same(a, b, rtol):
+    (first, tensors), (second, others) = a, b
+    assert first.columns == second.columns
+    for column in first.columns:
+        if column != "seconds":
+            np.testing.assert_allclose(second[column], first[column], rtol=rtol, err_msg=column)
+    for key, value in tensors.items():
+        torch.testing.assert_close(others[key], value, rtol=rtol, atol=rtol, msg=key)
+
+
+@pytest.mark.parametrize(("name", "objective"), PAIRS)
+def test_fifty_steps_of_the_graph_are_fifty_steps_of_the_program(
+    name, objective, no_compiler
+) -> None:
+    """float64, 1e-9: rounding is 1e-15 and Adam makes of it what it likes, some decades more."""
+    how = OBJECTIVES[objective]
+    assert_same(history(name, how, False), history(name, how, True), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_gradients_of_the_graph_are_those_of_the_program(name, no_compiler) -> None:
+    """float32, one step, largest difference 1e-5 of the largest gradient of each parameter."""
+    program, values = built(name, torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = fit(program, values, epochs=1, batch_size=70, seed=0, progress=False).state
+    batch = Batch(values, {})
+    (phase,) = state.phases
+    program.train()
+    loss = module.CompiledLoss(
+        program, phase, state.objective_state, list(state.params.values()), batch
+    )
+    torch.manual_seed(1)
+    expected = loss.eager(batch)
+    found = loss(batch)
+    assert len(found.gradients) == len(expected.gradients) > 0
+    for a, b in zip(found.gradients, expected.gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.0, atol=1e-5 * float(b.abs().max()) + 1e-30)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        (torch.optim.Adam, {"lr": 0.01}),
+        (torch.optim.Adam, {"lr": 0.01, "amsgrad": True, "weight_decay": 0.1}),
+        (torch.optim.AdamW, {"lr": 0.01}),
+        (torch.optim.SGD, {"lr": 1e-4}),
+        (torch.optim.SGD, {"lr": 1e-4, "momentum": 0.9, "nesterov": True}),
+        (torch.optim.RMSprop, {"lr": 0.01}),
+        pyro.optim.Adam({"lr": 0.01}),
+        pyro.optim.ClippedAdam({"lr": 0.01}),
+    ],
+    ids=lambda o: o[0].__name__ if isinstance(o, tuple) else type(o).__name__,
+)
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_optimisers_take_the_steps_that_they_take_eagerly(
+    optimizer, clip_norm, no_compiler
+) -> None:
+    def run(compile):
+        schedule = None
+        if isinstance(optimizer, tuple):
+            schedule = (torch.optim.lr_scheduler.ExponentialLR, {"gamma": 0.8})
+        own = copy.deepcopy(optimizer)
+        return history(
+            "vae", ELBO(), compile, optimizer=own, clip_norm=clip_norm, schedule=schedule
+        )
+
+    assert_same(run(False), run(True), rtol=1e-9)
+
+
+def test_moments_of_dead_units_do_not_turn_denormal(no_compiler) -> None:
+    leaf = nn.Parameter(torch.ones(4))
+    adam = torch.optim.Adam([leaf], lr=1e-3)
+    leaf.grad = torch.tensor([1.0, 1e-30, 1.0, 0.0])
+    adam.step()
+    moment = adam.state[leaf]["exp_avg"]
+    moment[1] = 1e-40
+    update = fused_update([adam], [leaf])
+    update.flush()
+    assert moment[0] == pytest.approx(0.1) and moment[1] == 0
+
+
+def test_a_bad_step_is_undone_and_named_as_eagerly(no_compiler) -> None:
+    def run(compile):
+        program, x = built("batch norm", torch.float64)
+        with pytest.raises(NonFiniteError) as caught:
+            # So large a rate that the loss overflows, after the first step.
+            fit(
+                program,
+                x,
+                epochs=10,
+                batch_size=16,
+                seed=0,
+                progress=False,
+                compile=compile,
+                optimizer=(torch.optim.SGD, {"lr": 1e3}),
+            )
+        return str(caught.value), {k: v.clone() for k, v in program.state_dict().items()}
+
+    (eager, first), (found, second) = run(False), run(True)
+    assert found.split(":")[0] == eager.split(":")[0] and not eager.startswith("Step 1,")
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value, rtol=1e-9, atol=0.0, msg=key)
+
+
+def test_a_resumed_compiled_run_ends_as_one_that_was_not_interrupted(tmp_path, no_compiler) -> None:
+    whole = history("dropout", ELBO(), True, epochs=6)
+    history("dropout", ELBO(), True, epochs=3, checkpoint=tmp_path / "run")
+    resumed = history("dropout", ELBO(), True, epochs=6, checkpoint=tmp_path / "run")
+    assert_same(whole, resumed, rtol=0.0)
+
+
+@pytest.mark.parametrize("loss", ["ours", "Pyro's", "importance weighted"])
+def test_compiled_svi_is_svi(loss, no_compiler) -> None:
+    how = {
+        "ours": ELBO(),
+        "Pyro's": pyro.infer.Trace_ELBO(),
+        "importance weighted": ImportanceWeighted(3),
+    }[loss]
+    losses, stores = [], []
+    for kind in (pyro.infer.SVI, CompiledSVI):
+        if loss == "importance weighted" and kind is pyro.infer.SVI:
+            kind = CompiledSVI
+        program, _ = built("functions", torch.float64)
+        torch.manual_seed(3)
+        svi = kind(program.model, program.guide, pyro.optim.Adam({"lr": 0.01}), how)
+        found = [svi.step(X[:16]) for _ in range(20)] + [svi.step(X[:10]) for _ in range(3)]
+        losses.append(found + [svi.step(X[:16])])
+        stores.append({k: v.detach().clone() for k, v in pyro.get_param_store().items()})
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
+    assert stores[0].keys() == stores[1].keys()
+    for key, value in stores[0].items():
+        torch.testing.assert_close(stores[1][key], value, rtol=1e-9, atol=1e-9)
+
+
+def test_compiled_svi_refuses_what_it_cannot_do() -> None:
+    program, _ = built("functions", torch.float64)
+    with pytest.raises(ValueError, match="Got a Adam as optim; expected a PyroOptim"):
+        adam = torch.optim.Adam(nn.Linear(1, 1).parameters())
+        CompiledSVI(program.model, program.guide, adam, ELBO())
+    optim = pyro.optim.Adam({"lr": 0.01})
+    svi = CompiledSVI(program.model, program.guide, optim, Adversarial())
+    with pytest.raises(ValueError, match=r"phases \['generator', 'critic'\]; expected a loss of"):
+        svi.step(X)
+    svi = CompiledSVI(program.model, program.guide, optim, ELBO())
+    with pytest.raises(ValueError, match=r"Got a str among the arguments.*functools\.partial"):
+        svi.step(X, "flag")
+
+
+def test_compile_is_true_false_or_auto() -> None:
+    with pytest.raises(ValueError, match="Got compile='yes'; expected True, False or \"auto\""):
+        fit(bernoulli_vae(), X.float(), epochs=1, progress=False, compile="yes")
+
+
+needs_compiler = pytest.mark.skipif(why_not() is not None, reason=f"no compiler: {why_not()}")
+
+
+@needs_compiler
+@pytest.mark.parametrize("objective", ["ELBO", "adversarial"])
+def test_inductor_gives_the_programs_numbers(objective) -> None:
+    how = OBJECTIVES[objective]
+    assert_same(history("vae", how, False), history("vae", how, True), rtol=1e-9)
+
+
+def test_without_a_compiler_everything_works_and_one_warning_says_so() -> None:
+    script = """
+import warnings, torch
+import ppl_vae.training.engine as engine
+from ppl_vae import *
+engine.WORTH = 1
+x = (torch.rand(64, 6) > 0.5).float()
+def build():
+    decoder = Conditional(MLP(4), Bernoulli(6), given=2)
+    return VAE(StandardNormal(2), decoder, Conditional(MLP(4), Normal(2), given=6))
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    fit(build(), x, epochs=3, seed=0, progress=False)
+print(len(said), said[0].message)
+try:
+    fit(build(), x, epochs=3, seed=0, progress=False, compile=True)
+except ValueError as error:
+    print(error)
+"""
+    environment = {**os.environ, "CXX": "/nowhere/g++"}
+    found = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert "1 Training goes on without the compiler: there is no C++ compiler" in found
+    assert "Got compile=True, but the step cannot be compiled: there is no C++ compiler" in found
