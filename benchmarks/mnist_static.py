@@ -93,7 +93,7 @@ def static(folder: Path) -> tuple[Tensor, Tensor]:
 
 def small() -> tuple[Tensor, Tensor]:
     """A stand-in that everybody has."""
-    x = (digits()[0] > 8).reshape(-1, 64).float()
+    x = torch.from_numpy(digits()[0] > 8).reshape(-1, 64).float()
     return x[:1500], x[1500:]
 
 
