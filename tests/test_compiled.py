@@ -295,7 +295,7 @@ def test_optimisers_take_the_steps_that_they_take_eagerly(
             schedule = (torch.optim.lr_scheduler.ExponentialLR, {"gamma": 0.8})
         own = copy.deepcopy(optimizer)
         return history(
-            "vae", ELBO(), compile, optimizer=own, clip_norm=clip_norm, schedule=schedule
+            "vae", ELBO(), compile, 4, optimizer=own, clip_norm=clip_norm, schedule=schedule
         )
 
     assert_same(run(False), run(True), rtol=1e-9)
