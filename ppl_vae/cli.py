@@ -69,7 +69,7 @@ def facts() -> dict[str, str]:
 
     from ppl_vae.training.inductor import why_not
 
-    compiler = next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and which(c)), None)
+    compiler = which(os.environ.get("CXX", "g++"))  # the one that compiles steps
     headers = Path(sysconfig.get_path("include"), "Python.h")
     need = "needed only to compile training steps; everything works without"
     missing = why_not()
@@ -83,7 +83,7 @@ def facts() -> dict[str, str]:
         **{package: _version(package) for package in PACKAGES},
         "cores": f"{os.cpu_count()}, of which torch uses {torch.get_num_threads()} threads",
         "devices": ", ".join(devices),
-        "C++ compiler": which(compiler) or "" if compiler else f"none ({need})",
+        "C++ compiler": compiler or f"none ({need})",
         "Python headers": str(headers) if headers.is_file() else f"none ({need})",
         "compiled steps": "possible" if missing is None else f"not possible: {missing}",
         "bundled data": "digits: 1797 images of 8 x 8 counts 0..16 (ppl_vae.data.digits)",

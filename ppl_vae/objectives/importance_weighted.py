@@ -97,7 +97,7 @@ class ImportanceWeighted:
             with pyro.plate("particles", self.num_particles, dim=-1 - found.nesting):
                 model, guide = run(program, batch)
         else:
-            index = torch.arange(batch.rows, device=batch.tensors[0].device)
+            index = torch.arange(batch.rows, device=batch.device)
             model, guide = run(program, batch.take(index.repeat(self.num_particles)))
 
         def score(site: Site) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS
 from ppl_vae.programs.modes import drawing
 from ppl_vae.programs.runs import probe, rows_first, run_guide
-from ppl_vae.programs.traces import Structure, structure
+from ppl_vae.programs.traces import Structure, refuse_subsampling, structure
 
 
 class Draws(NamedTuple):
@@ -68,14 +69,10 @@ def posterior_predictive(
     found = with_plate(program, batch)
     index = torch.arange(batch.rows).repeat(_positive(num_samples))
     with drawing(program, seed):
-        if found.shared:
-            runs = [_posterior_run(program, batch, found) for _ in range(num_samples)]
-            return _side_by_side(runs, found)
-        pieces = [
-            collect(_posterior_run(program, batch.take(rows.to(batch.device)), found), found)
-            for rows in index.split(ROWS)
-        ]
-    return shaped(pieces, (num_samples, batch.rows))
+        # A run has one draw of what all its rows share: then a run is the whole batch.
+        blocks = index.split(batch.rows if found.shared else ROWS)
+        runs = (_posterior_run(program, batch.take(r.to(batch.device)), found) for r in blocks)
+        return _joined(runs, found, (num_samples, batch.rows))
 
 
 def prior_predictive(
@@ -97,13 +94,11 @@ def prior_predictive(
     batch = program_batch(program, like, name="like")
     found = with_plate(program, batch)
     index = torch.arange(_positive(num_samples)) % batch.rows
-    # A run has one draw of what all its rows share: then a row is a run.
-    size = 1 if found.shared else ROWS
+    # A run has one draw of what all its rows share: then a run is one row.
+    blocks = index.split(1 if found.shared else ROWS)
     with drawing(program, seed):
-        runs = [_prior_run(program, batch.take(r.to(batch.device))) for r in index.split(size)]
-    drawn = shaped([collect(run, found) for run in runs], (num_samples,))
-    shared = {n: torch.stack([r.nodes[n]["value"] for r in runs]) for n in found.shared}
-    return drawn._replace(latents=drawn.latents | shared)
+        runs = (_prior_run(program, batch.take(r.to(batch.device))) for r in blocks)
+        return _joined(runs, found, (num_samples,))
 
 
 def prior_of_data(
@@ -127,8 +122,8 @@ def prior_of_data(
         drawn = prior_predictive(program, num_samples * batch.rows, like=batch, seed=seed)
         return shaped([drawn], (num_samples, batch.rows))
     with drawing(program, seed):
-        runs = [_prior_run(program, batch) for _ in range(num_samples)]
-    return _side_by_side(runs, found)
+        runs = (_prior_run(program, batch) for _ in range(num_samples))
+        return _joined(runs, found, (num_samples, batch.rows))
 
 
 def observed_values(program: nn.Module, x: Any) -> dict[str, Tensor]:  # noqa: ANN401
@@ -184,14 +179,18 @@ def shaped(pieces: list[Draws], shape: tuple[int, ...]) -> Draws:
     return Draws(join(0), join(1), join(2))
 
 
-def _side_by_side(runs: list[Trace], found: Structure) -> Draws:
-    """Runs on the same rows: ``(S, N, *event)``, and ``(S, *event)`` of what the rows share."""
-    drawn = [collect(run, found) for run in runs]
-    joined = Draws(
-        *({n: torch.stack([d[k][n] for d in drawn]) for n in drawn[0][k]} for k in range(3))
+def _joined(runs: Iterable[Trace], found: Structure, shape: tuple[int, ...]) -> Draws:
+    """Collect runs as they are made: ``(*shape, *event)``, and one a run of what its rows share."""
+    pieces: list[Draws] = []
+    shared: dict[str, list[Tensor]] = {n: [] for n in found.shared}
+    for run in runs:
+        pieces.append(collect(run, found))
+        for name, values in shared.items():
+            values.append(run.nodes[name]["value"])
+    drawn = shaped(pieces, shape)
+    return drawn._replace(
+        latents=drawn.latents | {n: torch.stack(values) for n, values in shared.items()}
     )
-    shared = {n: torch.stack([r.nodes[n]["value"] for r in runs]) for n in found.shared}
-    return joined._replace(latents=joined.latents | shared)
 
 
 def with_plate(program: nn.Module, batch: Batch) -> Structure:
@@ -206,11 +205,7 @@ def with_plate(program: nn.Module, batch: Batch) -> Structure:
             f"Draws per datum need a data plate: {found.undefined}. Try "
             'with pyro.plate("data", len(x)): around the latents and the data.'
         )
-    if found.subsample_size is not None:
-        raise ValueError(
-            f"The data plate {found.plate!r} subsamples its rows; expected every row of the batch "
-            "to be used. Try a model whose plate has the size len(x); fit makes the batches."
-        )
+    refuse_subsampling(found)
     return found
 
 

@@ -46,7 +46,7 @@ def _where(program: nn.Module, x: Any) -> str | None:  # noqa: ANN401
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         batch = program_batch(program, x, name="x")
-        for rows in torch.arange(batch.rows, device=batch.tensors[0].device).split(ROWS):
+        for rows in torch.arange(batch.rows, device=batch.device).split(ROWS):
             if fault := _first_fault(program, batch.take(rows)):
                 side, name, row = fault
                 return f"row {int(rows[row])}, site {name!r} of the {side}"

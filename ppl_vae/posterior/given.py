@@ -51,7 +51,7 @@ def data_given(
     latents = as_batch(
         dict(latents),
         dtype=dtype_of(program),
-        device=batch.tensors[0].device,
+        device=batch.device,
         keep_tensors=not isinstance(program, VAE),
         name="latents",
     ).kwargs
@@ -112,7 +112,7 @@ def _model_at(
     pieces = []
     with drawing(program, seed):
         for at in torch.arange(len(index)).split(ROWS):
-            piece = batch.take(index[at].to(batch.tensors[0].device))
+            piece = batch.take(index[at].to(batch.device))
             values = {n: v[at].movedim(0, dims[n]) for n, v in latents.items()}
             fixed = poutine.condition(poutine.uncondition(program.model), data=values)
             model = poutine.trace(fixed).get_trace(*piece.args, **piece.kwargs)

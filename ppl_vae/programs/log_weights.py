@@ -19,7 +19,12 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.modes import drawing
 from ppl_vae.programs.runs import Site, rows_first, run
-from ppl_vae.programs.traces import NoDensityError, Structure, structure
+from ppl_vae.programs.traces import (
+    NoDensityError,
+    Structure,
+    refuse_subsampling,
+    structure,
+)
 
 ROWS = 4096
 
@@ -106,12 +111,8 @@ def _draw(
             f"There are no log weights here: {found.undefined}. Expected a guide and a prior with "
             f"densities, and every latent inside the data plate. Try {_remedy(found)}."
         )
-    if found.subsample_size is not None:
-        raise ValueError(
-            f"The data plate {found.plate!r} subsamples its rows; expected every row of the batch "
-            "to be used. Try a model whose plate has the size len(x); fit makes the batches."
-        )
-    index = torch.arange(batch.rows, device=batch.tensors[0].device)
+    refuse_subsampling(found)
+    index = torch.arange(batch.rows, device=batch.device)
     blocks = index.repeat(num_samples).split(rows)
     with drawing(program, seed):
         pieces = [_block(program, batch.take(block), found, keep) for block in blocks]

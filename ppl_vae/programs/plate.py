@@ -74,7 +74,7 @@ def _with_fewer_rows(
     if rows < 1:
         return None
     try:
-        index = torch.arange(rows, device=batch.tensors[0].device)
+        index = torch.arange(rows, device=batch.device)
         model, _ = probe(program, batch.take(index))
         return rows, _common_frames(model, data)
     except (RuntimeError, ValueError, IndexError, KeyError):

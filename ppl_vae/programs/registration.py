@@ -22,14 +22,10 @@ def register(program: nn.Module) -> None:
     store holds another tensor under it (a copy, an unpickled program, a second model), the
     program takes a fresh name. A program that is collected leaves the store.
     """
-    store = pyro.get_param_store()
     named = {n: p for n, p in program.named_parameters() if p.requires_grad}
     name = program.__dict__.get(_KEY)
     if name is None or any(_taken(f"{name}$$${n}", p) for n, p in named.items()):
-        stem = type(program).__name__.lower()
-        candidates = (stem if k == 0 else f"{stem}_{k}" for k in count())
-        used = {key.split("$$$")[0].split(".")[0] for key in store.keys()}  # noqa: SIM118
-        name = next(c for c in candidates if c not in used)
+        name = _free_name(program)
         program.__dict__[_KEY] = name
         _own_pyro_modules(program, name)
         keys: dict[str, weakref.ref[Tensor]] = {
@@ -47,15 +43,12 @@ def name_apart(program: nn.Module) -> None:
     silently use, and train, those of the first.
     """
     parts = [m for m in program.modules() if isinstance(m, PyroModule)]
-    if not any(
+    if any(
         _taken(f"{m._pyro_name}.{n}".removeprefix(".").removesuffix("_unconstrained"), p)
         for m in parts
         for n, p in m.named_parameters(recurse=False)
     ):
-        return
-    used = {key.split("$$$")[0].split(".")[0] for key in pyro.get_param_store().keys()}  # noqa: SIM118
-    stem = type(program).__name__.lower()
-    _own_pyro_modules(program, next(f"{stem}_{k}" for k in count() if f"{stem}_{k}" not in used))
+        _own_pyro_modules(program, _free_name(program))
 
 
 def picklable(program: nn.Module) -> dict[str, object]:
@@ -63,6 +56,13 @@ def picklable(program: nn.Module) -> dict[str, object]:
     for parameter in program.parameters():
         parameter.__dict__.pop("unconstrained", None)
     return program.__dict__.copy()
+
+
+def _free_name(program: nn.Module) -> str:
+    keys = pyro.get_param_store().keys()
+    used = {key.split("$$$")[0].split(".")[0] for key in keys}
+    stem = type(program).__name__.lower()
+    return next(c for k in count() if (c := f"{stem}_{k}" if k else stem) not in used)
 
 
 def _taken(key: str, parameter: Tensor) -> bool:

@@ -84,7 +84,7 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
     refuse_if_lost(program)
     name_apart(program)
     if batch.rows > HEAD:
-        batch = batch.take(torch.arange(HEAD, device=batch.tensors[0].device))
+        batch = batch.take(torch.arange(HEAD, device=batch.device))
     with probing(program), torch.no_grad():
         with poutine.trace(param_only=True) as capture:
             model, guide = run_checked(program, batch)
@@ -166,6 +166,19 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         params=params,
         undefined=reasons[0] if reasons else None,
     )
+
+
+def refuse_subsampling(found: Structure) -> None:
+    """Refuse a data plate that picks some rows itself, where every row is asked about.
+
+    Raises:
+        ValueError: If the program has one.
+    """
+    if found.subsample_size is not None:
+        raise ValueError(
+            f"The data plate {found.plate!r} subsamples its rows; expected every row of the batch "
+            "to be used. Try a model whose plate has the size len(x); fit makes the batches."
+        )
 
 
 def _samples(trace: Trace) -> dict[str, Site]:

@@ -52,7 +52,7 @@ def _terms(
     index: Tensor,
 ) -> dict[str, Tensor]:
     """Log-probs (at points: values) of the rows of `index`, by site, rows first."""
-    rows = batch.take(index.to(batch.tensors[0].device))
+    rows = batch.take(index.to(batch.device))
     values = {n: v[index.to(v.device)].movedim(0, axes[n]) for n, v in latents.items()}
     free = {n: v for n, v in values.items() if n not in found.points}
     terms = {}

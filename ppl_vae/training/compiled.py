@@ -154,12 +154,7 @@ class CompiledStep:
         if shapes not in self.losses:
             if len(self.losses) > SHAPES:
                 return train_step(state, batch)
-            self.losses[shapes] = self._losses(state, batch)
-            for one, other in zip(
-                self.losses[shapes], next(iter(self.losses.values())), strict=True
-            ):
-                if [id(p) for p in one.leaves] != [id(p) for p in other.leaves]:
-                    raise CannotCompile("batches of another shape move other parameters")
+            self.losses[shapes] = self._of_another_shape(state, batch)
         noise = torch.get_rng_state()
         before = [(t, t.clone()) for t in self.kept]
         found = state.objective_state.found
@@ -186,7 +181,8 @@ class CompiledStep:
                 if truth is not None and wrong:
                     raise CannotCompile(
                         f"the compiled step gave the loss {value:.9g} at step {state.steps + 1} "
-                        f"where the program itself gave {truth.numbers[0]:.9g}"
+                        f"where the program itself gave {truth.numbers[0]:.9g}; steps since the "
+                        "last comparison may be wrong"
                     )
                 return train_step(state, batch)
             parts.update(zip(loss.names, rest, strict=True))
@@ -202,6 +198,14 @@ class CompiledStep:
     def changed(self) -> list[str]:
         """Name the Python values that are no longer what they were when the step was traced."""
         return changes(self.base, snapshot(*self.roots))
+
+    def _of_another_shape(self, state: TrainState, batch: Batch) -> list[CompiledLoss]:
+        losses = self._losses(state, batch)
+        first = next(iter(self.losses.values()))  # whose leaves the updates know
+        for one, other in zip(losses, first, strict=True):
+            if [id(p) for p in one.leaves] != [id(p) for p in other.leaves]:
+                raise CannotCompile("batches of another shape move other parameters")
+        return losses
 
     def _losses(self, state: TrainState, batch: Batch) -> list[CompiledLoss]:
         def build(phase: Phase) -> CompiledLoss:

@@ -55,7 +55,7 @@ class Engine:
         try:
             return self.compiled(state, batch)
         except CannotCompile as error:
-            self._give_up(f"{error}; steps since the last comparison may be wrong", error)
+            self._give_up(str(error), error)
             return train_step(state, batch)
 
     def look(self, state: TrainState) -> None:

@@ -29,10 +29,6 @@ def snapshot(*roots: object) -> Snapshot:
     objects, containers. Of a tensor the identity counts, for its values are data of a graph.
 
     Example:
-        >>> count = 0
-        >>> def model():
-        ...     global count
-        ...     count += 1
         >>> changes(snapshot(1.0), snapshot(2.0))
         ['[0]: 1.0, then 2.0']
     """

@@ -34,8 +34,8 @@ class FusedUpdate:
     def flush(self) -> None:
         """Set moments to 0 that are too small for a normal number.
 
-        Those of a dead unit decay into denormal numbers and stay there, and each takes a
-        processor a hundred cycles: twice the time of a whole step for a hidden layer of them.
+        Those of a dead unit decay into denormal numbers and stay there, and a processor takes
+        many times as long over each: a hidden layer of them may cost more than the rest of a step.
         """
         for bundle in self.bundles:
             bundle.flush()
