@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.phases import ObjectiveState, Phase
-from ppl_vae.programs.modes import buffers_kept, device_of, forked_rng
+from ppl_vae.programs.modes import buffers_kept, device_of, forked_rng, noise_kept
 from ppl_vae.training.frozen import changes, snapshot
 from ppl_vae.training.inductor import Graph, compiled, interpreted, trace
 from ppl_vae.training.step import StepInfo, TrainState, left_the_finite, train_step
@@ -135,6 +135,7 @@ class CompiledStep:
             raise CannotCompile(f"Python state changes as it runs ({shown})")
         for loss in losses:
             _or_cannot(loss.compile)
+        self.first = losses
         self.losses = {_shapes(batch): losses}
         # What a step may change before it turns out bad: all, where one phase follows another.
         alone = len(state.phases) == 1
@@ -150,12 +151,14 @@ class CompiledStep:
         Raises:
             CannotCompile: If the graph is not the program any more; the step is undone.
         """
+        if any(loss.graph.moved for loss in self.first):
+            raise CannotCompile("the program has been moved: its tensors lie elsewhere in memory")
         shapes = _shapes(batch)
         if shapes not in self.losses:
             if len(self.losses) > SHAPES:
                 return train_step(state, batch)
             self.losses[shapes] = self._of_another_shape(state, batch)
-        noise = torch.get_rng_state()
+        rewind = noise_kept(batch.device)
         before = [(t, t.clone()) for t in self.kept]
         found = state.objective_state.found
         rows, scale = found.seen(batch.rows), found.scale(batch.rows)
@@ -174,7 +177,7 @@ class CompiledStep:
                 if careful and left_the_finite(old, loss.leaves):
                     bad, before = True, [*before, *zip(loss.leaves, old, strict=True)]
             if bad:
-                torch.set_rng_state(noise)
+                rewind()
                 with torch.no_grad():
                     for tensor, kept in before:
                         tensor.copy_(kept)
@@ -201,8 +204,7 @@ class CompiledStep:
 
     def _of_another_shape(self, state: TrainState, batch: Batch) -> list[CompiledLoss]:
         losses = self._losses(state, batch)
-        first = next(iter(self.losses.values()))  # whose leaves the updates know
-        for one, other in zip(losses, first, strict=True):
+        for one, other in zip(losses, self.first, strict=True):  # whose leaves the updates know
             if [id(p) for p in one.leaves] != [id(p) for p in other.leaves]:
                 raise CannotCompile("batches of another shape move other parameters")
         return losses

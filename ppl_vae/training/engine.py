@@ -49,14 +49,14 @@ class Engine:
                 self.compiled = CompiledStep(state, batch, (state.program, self.objective))
             except CannotCompile as error:
                 self._give_up(str(error), error)
-        state.compiled = self.compiled is not None
-        if self.compiled is None:
-            return train_step(state, batch)
-        try:
-            return self.compiled(state, batch)
-        except CannotCompile as error:
-            self._give_up(str(error), error)
-            return train_step(state, batch)
+        if self.compiled is not None:
+            try:
+                state.compiled = True
+                return self.compiled(state, batch)
+            except CannotCompile as error:
+                self._give_up(str(error), error)
+        state.compiled = False
+        return train_step(state, batch)
 
     def look(self, state: TrainState) -> None:
         """Look for Python state that has changed since the last look, and tidy up at times."""

@@ -51,11 +51,18 @@ class Graph:
         module: Takes `held`, then the arguments.
         held: The tensors from outside that the function reads or changes: parameters, buffers.
         literals: Tensors that it makes of Python numbers: frozen into the graph.
+        places: Where in memory `held` were when it was traced.
     """
 
     module: fx.GraphModule
     held: tuple[Tensor, ...]
     literals: tuple[Tensor, ...]
+    places: tuple[int, ...]
+
+    @property
+    def moved(self) -> bool:
+        """Whether a held tensor lies elsewhere now: cast, on another device, exchanged."""
+        return tuple(t.data_ptr() for t in self.held) != self.places
 
     def same_as(self, other: Graph) -> bool:
         """Whether another trace gave the same operations on the same tensors and numbers."""
@@ -96,7 +103,9 @@ def trace(function: Callable[..., Tensors], arguments: Tensors) -> Graph:
         graph.erase_node(node)
     graph.eliminate_dead_code()
     module.recompile()
-    return Graph(module, tuple(v for v, _ in held.values()), tuple(literals.values()))
+    tensors = tuple(v for v, _ in held.values())
+    places = tuple(t.data_ptr() for t in tensors)
+    return Graph(module, tensors, tuple(literals.values()), places)
 
 
 def compiled(graph: Graph, arguments: Tensors) -> Callable[..., Tensors]:
@@ -110,11 +119,8 @@ def compiled(graph: Graph, arguments: Tensors) -> Callable[..., Tensors]:
     held = tuple(t.detach() for t in graph.held)  # they share memory with the originals
     with torch.no_grad():
         function = torch._inductor.compile(graph.module, [*held, *arguments], options=options)
-    where = [t.data_ptr() for t in graph.held]
 
     def call(*values: Tensor) -> Tensors:
-        if [t.data_ptr() for t in graph.held] != where:
-            raise RuntimeError("a tensor of the program has moved in memory")
         with torch.no_grad():
             return function(*held, *values)
 
