@@ -42,8 +42,9 @@ from ppl_vae import (
 )
 from ppl_vae.data.batches import Batch
 from ppl_vae.training import compiled as module
+from ppl_vae.training.frozen import Watch
 from ppl_vae.training.fused import fused_update
-from ppl_vae.training.inductor import why_not
+from ppl_vae.training.inductor import compiled, trace, why_not
 
 X = (torch.rand(70, 6, generator=torch.Generator().manual_seed(0)) > 0.5).double()
 
@@ -269,14 +270,13 @@ def test_gradients_of_the_graph_are_those_of_the_program(name, no_compiler) -> N
     batch = Batch(values, {})
     (phase,) = state.phases
     program.train()
-    loss = module.CompiledLoss(
-        program, phase, state.objective_state, list(state.params.values()), batch
-    )
-    torch.manual_seed(1)
-    expected = loss.eager(batch)
+    leaves = list(state.params.values())
+    loss = module.CompiledLoss(program, phase, state.objective_state, leaves, batch, Watch(program))
+    with torch.random.fork_rng():
+        _, *expected = loss._evaluate(*values)
     found = loss(batch)
-    assert len(found.gradients) == len(expected.gradients) > 0
-    for a, b in zip(found.gradients, expected.gradients, strict=True):
+    assert len(found.gradients) == len(expected) > 0
+    for a, b in zip(found.gradients, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0.0, atol=1e-5 * float(b.abs().max()) + 1e-30)
 
 
@@ -352,37 +352,303 @@ def test_a_resumed_compiled_run_ends_as_one_that_was_not_interrupted(tmp_path, n
     assert_same(whole, resumed, rtol=0.0)
 
 
-@pytest.mark.parametrize("loss", ["ours", "Pyro's", "importance weighted"])
-def test_compiled_svi_is_svi(loss, no_compiler) -> None:
-    how = {
-        "ours": ELBO(),
-        "Pyro's": pyro.infer.Trace_ELBO(),
-        "importance weighted": ImportanceWeighted(3),
-    }[loss]
-    losses, stores = [], []
+def both(model, guide, steps, optim=None, loss=None, seed=3):
+    """The losses and the store of SVI and of CompiledSVI; `steps` are the arguments of each."""
+    found = []
     for kind in (pyro.infer.SVI, CompiledSVI):
-        if loss == "importance weighted" and kind is pyro.infer.SVI:
-            kind = CompiledSVI
-        program, _ = built("functions", torch.float64)
-        torch.manual_seed(3)
-        svi = kind(program.model, program.guide, pyro.optim.Adam({"lr": 0.01}), how)
-        found = [svi.step(X[:16]) for _ in range(20)] + [svi.step(X[:10]) for _ in range(3)]
-        losses.append(found + [svi.step(X[:16])])
-        stores.append({k: v.detach().clone() for k, v in pyro.get_param_store().items()})
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
-    assert stores[0].keys() == stores[1].keys()
-    for key, value in stores[0].items():
-        torch.testing.assert_close(stores[1][key], value, rtol=1e-9, atol=1e-9)
+        pyro.clear_param_store()
+        torch.manual_seed(seed)
+        own = copy.deepcopy(optim) if optim is not None else pyro.optim.Adam({"lr": 0.01})
+        svi = kind(model, guide, own, loss or pyro.infer.Trace_ELBO())
+        losses = [s(svi) if callable(s) else svi.step(*s[0], **s[1]) for s in steps]
+        losses = [v for v in losses if v is not None]
+        store = {k: v.detach().clone() for k, v in pyro.get_param_store().items()}
+        found.append((np.array(losses), store))
+    return (*found, svi)
+
+
+def assert_as_svi(model, guide, steps, **arguments):
+    (losses, store), (found, others), svi = both(model, guide, steps, **arguments)
+    np.testing.assert_allclose(found, losses, rtol=1e-9)
+    assert store.keys() == others.keys()
+    for key, value in store.items():
+        torch.testing.assert_close(others[key], value, rtol=1e-9, atol=1e-9, msg=key)
+    return svi
+
+
+def bare(logits, factor=None):
+    """Two functions with parameters of their own: W, shape (6, 2), and b, shape (6, 5)."""
+
+    def model(x, *args, **kwargs):
+        w = pyro.param("w", lambda: torch.linspace(-1, 1, 12).double().reshape(6, 2))
+        b = pyro.param("b", lambda: torch.full((6, 5), 0.1).double())
+        if factor is not None:
+            pyro.factor("f", factor(b))
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            shown = logits(z, w, *args, **kwargs)
+            pyro.sample("x", dist.Bernoulli(logits=shown).to_event(1), obs=x)
+
+    def guide(x, *args, **kwargs):
+        a = pyro.param("a", lambda: torch.zeros(2).double())
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(x[:, :2] + a, 1.0).to_event(1))
+
+    return model, guide
+
+
+def product(z, w):
+    return z @ w.T
+
+
+STEPS = [((X[:16],), {})] * 8
+
+
+@pytest.mark.parametrize("optim", ["Adam", "SGD"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        bare(lambda z, w: torch.einsum("nk,dk->nd", z, w)),
+        bare(lambda z, w: (z[:, :, None] * w.T).sum(1)),
+        bare(product, lambda b: -3 * b.sum()),
+    ],
+    ids=["einsum", "broadcast", "expanded"],
+)
+def test_gradients_of_any_layout_in_memory(form, optim, no_compiler) -> None:
+    """Fused kernels walk through memory; a sum's gradient has one number for all."""
+    kind = getattr(pyro.optim, optim)
+    assert assert_as_svi(*form, STEPS, optim=kind({"lr": 0.01})).compiled == 7
+
+
+@pytest.mark.parametrize(
+    "optim",
+    [
+        pyro.optim.Adam({"lr": 0.01}, {"clip_norm": 0.1}),
+        pyro.optim.SGD({"lr": 0.01}, {"clip_value": 0.01}),
+        pyro.optim.ExponentialLR(
+            {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.01}, "gamma": 0.5}
+        ),
+        pyro.optim.Adam(lambda name: {"lr": 0.1 if name == "a" else 0.01}),
+    ],
+    ids=["clip_norm", "clip_value", "scheduler", "rates by name"],
+)
+def test_optimisers_of_pyro_with_all_that_they_take(optim, no_compiler) -> None:
+    def end_epoch(svi):
+        if hasattr(svi.optim, "gamma") or isinstance(svi.optim, pyro.optim.PyroLRScheduler):
+            svi.optim.step()
+
+    steps = [*STEPS[:4], end_epoch, *STEPS[:4]]
+    form = bare(product, lambda b: -3 * b.sum())
+    assert assert_as_svi(*form, steps, optim=optim).compiled == 7
+
+
+def test_a_rate_that_is_changed_for_one_parameter(no_compiler) -> None:
+    def still(svi):
+        held = pyro.get_param_store()._params["w"]
+        svi.optim.optim_objs[held].param_groups[0]["lr"] = 0.0
+
+    assert_as_svi(*bare(product), [*STEPS[:4], still, *STEPS[:4]])
+
+
+def test_a_net_under_two_names_moves_once(no_compiler) -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(6, 2).double()
+
+    def named(name, function):
+        def called(x):
+            pyro.module(name, net)
+            function(x)
+
+        return called
+
+    start = {k: v.clone() for k, v in net.state_dict().items()}
+    model, guide = bare(product)
+
+    def reset(svi):
+        net.load_state_dict(start)
+
+    def guided(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(net(x), 1.0).to_event(1))
+
+    assert_as_svi(named("one", model), named("other", guided), [reset, *STEPS])
+
+
+def test_arguments_by_name_in_any_order_and_layout(no_compiler) -> None:
+    first, second = EXTRA[:16, None], EXTRA[16:32, None]
+
+    def logits(z, w, *, a=0.0, b=0.0):
+        return z @ w.T + a - 2 * b
+
+    wide = torch.cat([X, X], 1)[:16]
+    steps = [
+        *STEPS[:2],
+        ((X[:16],), {"a": first, "b": second}),
+        ((X[:16],), {"b": second, "a": first}),
+        ((X[:16],), {"a": first}),
+        ((X[:16],), {"b": first}),
+        ((wide[:, :6],), {"a": first, "b": second}),
+        ((X[:16].T.contiguous().T,), {"a": first, "b": second}),
+    ]
+    assert assert_as_svi(*bare(logits), steps).compiled == 7
+
+
+def test_floats_vary_and_flags_choose(no_compiler) -> None:
+    def logits(z, w, weight, flip=False, name=None):
+        assert name in (None, "x")
+        return (-1 if flip else 1) * weight * (z @ w.T)
+
+    steps = [
+        ((X[:16], 0.1 * k), {"flip": k % 3 == 0, "name": "x" if k % 2 else None}) for k in range(16)
+    ]
+    svi = assert_as_svi(*bare(logits), steps)
+    assert svi.compiled == 12 and len(svi.runs) == 4
+
+
+def test_more_flags_than_are_worth_a_step_of_their_own(no_compiler) -> None:
+    def logits(z, w, count):
+        return (z @ w.T) / (1 + count)
+
+    svi = assert_as_svi(*bare(logits), [((X[:16], k), {}) for k in range(12)] + [((X[:16], 3), {})])
+    assert len(svi.runs) == 9 and svi.compiled == 1
+
+
+def test_a_loss_can_be_asked_for_without_a_step(no_compiler) -> None:
+    def ask(svi):
+        with torch.random.fork_rng():
+            return svi.evaluate_loss(X[:16])
+
+    assert_as_svi(*bare(product), [ask, *STEPS, ask])
+
+
+@pytest.mark.parametrize("what", ["load", "set", "clear", "frozen", "layer"])
+def test_compiled_svi_follows_what_is_done_between_steps(what, no_compiler, tmp_path) -> None:
+    """As scripts do: restore the best state, start again, freeze a net, exchange a layer."""
+    torch.manual_seed(0)
+    start = nn.Linear(2, 6).double()
+    holder = nn.Module()
+    model, guide = bare(lambda z, w: z @ w.T + holder.net(z))
+
+    def owner(x):
+        pyro.module("holder", holder, update_module_params=True)
+        model(x)
+
+    def begin(svi):
+        holder.net = copy.deepcopy(start)
+
+    def act(svi):
+        store = pyro.get_param_store()
+        if what == "load":
+            store.load(str(tmp_path / "store"))
+        elif what == "set":
+            store["a"] = torch.ones(2).double()
+        elif what == "clear":
+            store.clear()
+        elif what == "frozen":
+            holder.net.requires_grad_(False)
+        else:
+            holder.net = copy.deepcopy(start)
+            del store["holder$$$net.weight"], store["holder$$$net.bias"]
+
+    def save(svi):
+        pyro.get_param_store().save(str(tmp_path / "store"))
+
+    steps = [begin, *STEPS[:3], save, *STEPS[:3], act, *STEPS[:6]]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* was not registered in the param store")
+        with pytest.warns(UserWarning, match="without the compiler: Python state has changed"):
+            assert_as_svi(owner, guide, steps)
+
+
+def test_a_step_that_has_paid_for_itself_is_compiled_again(no_compiler, monkeypatch) -> None:
+    monkeypatch.setattr("ppl_vae.training.engine.AGAIN", 3)
+
+    def act(svi):
+        pyro.get_param_store()["a"] = torch.ones(2).double()
+
+    svi = assert_as_svi(*bare(product), [*STEPS[:5], act, *STEPS[:5]])
+    assert svi.compiled == 8  # of ten: the first of either kind is eager
+
+
+def test_what_is_outside_a_support_is_refused_as_eagerly(no_compiler) -> None:
+    off = X[:16].clone()
+    off[3, 2] = 3.0
+    with pytest.raises(ValueError, match="within the support"):
+        both(*bare(product), [*STEPS[:4], ((off,), {})])[1]
+    model, guide = bare(product)
+    pyro.clear_param_store()
+    svi = CompiledSVI(model, guide, pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO())
+    for _ in range(3):
+        svi.step(X[:16])
+    with pytest.raises(ValueError, match="within the support"):
+        svi.step(off)
+    assert np.isfinite(svi.step(X[:16])) and svi.compiled == 3
+
+
+def test_what_a_program_does_not_want_checked_is_not(no_compiler) -> None:
+    """validate_args=False, as Pyro's tutorials have it on grey pixels."""
+
+    def model(x):
+        w = pyro.param("w", lambda: torch.ones(6, 2).double())
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            grey = dist.Bernoulli(logits=z @ w.T, validate_args=False)
+            pyro.sample("x", grey.to_event(1), obs=x)
+
+    _, guide = bare(product)
+    assert assert_as_svi(model, guide, [((0.3 * X[:16],), {})] * 5).compiled == 4
+
+
+def test_a_parameter_that_some_batches_do_not_reach(no_compiler) -> None:
+    def model(x):
+        w = pyro.param("w", lambda: torch.ones(6, 2).double())
+        b = pyro.param("b", lambda: torch.zeros(6).double())
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            shown = z @ w.T + (b if len(x) > 10 else 0.0)
+            pyro.sample("x", dist.Bernoulli(logits=shown).to_event(1), obs=x)
+
+    _, guide = bare(product)
+    short = ((X[:5],), {})
+    assert_as_svi(model, guide, [short, *STEPS[:3]])
+    with pytest.warns(UserWarning, match="batches of another shape move other parameters"):
+        assert_as_svi(model, guide, [*STEPS[:3], short, *STEPS[:3]])
+
+
+def test_estimators_with_gradients_of_their_own_are_not_traced(no_compiler) -> None:
+    class Regularised(pyro.infer.Trace_ELBO):
+        def loss_and_grads(self, model, guide, *args, **kwargs):
+            loss = super().loss_and_grads(model, guide, *args, **kwargs)
+            (10 * pyro.get_param_store()._params["w"].square().sum()).backward()
+            return loss
+
+    with pytest.warns(UserWarning, match="Regularised has a gradient of its own making"):
+        assert_as_svi(*bare(product), STEPS, loss=Regularised())
+
+
+def test_compiled_svi_takes_our_objectives(no_compiler) -> None:
+    for how in (ELBO(), ImportanceWeighted(3)):
+        losses = []
+        for compile in ("auto", False):
+            pyro.clear_param_store()
+            torch.manual_seed(3)
+            svi = CompiledSVI(*bare(product), pyro.optim.Adam({"lr": 0.01}), how)
+            svi.step(X[:16])
+            for run in svi.runs.values():
+                run.engine.wanted = compile == "auto"
+            losses.append([svi.step(x) for x in (*[X[:16]] * 5, X[:10], X[:16])])
+            assert svi.compiled == (7 if compile else 0)
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
 
 
 def test_compiled_svi_follows_a_program_that_is_moved(no_compiler) -> None:
     program, _ = built("vae", torch.float32)
     svi = CompiledSVI(program.model, program.guide, pyro.optim.SGD({"lr": 1e-3}), ELBO())
-    assert [svi.step(X.float()) for _ in range(3)] and svi.state.compiled
+    assert [svi.step(X.float()) for _ in range(3)] and svi.compiled == 2
     program.double()
-    with pytest.warns(UserWarning, match="without the compiler: the program has been moved"):
+    with pytest.warns(UserWarning, match="without the compiler: .* tensors of the program were"):
         assert np.isfinite(svi.step(X))
-    assert not svi.state.compiled
+    assert svi.compiled == 2
 
 
 def test_compiled_svi_refuses_what_it_cannot_do() -> None:
@@ -394,9 +660,39 @@ def test_compiled_svi_refuses_what_it_cannot_do() -> None:
     svi = CompiledSVI(program.model, program.guide, optim, Adversarial())
     with pytest.raises(ValueError, match=r"phases \['generator', 'critic'\]; expected a loss of"):
         svi.step(X)
-    svi = CompiledSVI(program.model, program.guide, optim, ELBO())
-    with pytest.raises(ValueError, match=r"Got a str among the arguments.*functools\.partial"):
-        svi.step(X, "flag")
+    with pytest.raises(ValueError, match="Got the function 'both' as loss; expected an estimator"):
+        CompiledSVI(program.model, program.guide, optim, both)
+    svi = CompiledSVI(
+        program.model, program.guide, optim, pyro.infer.Trace_ELBO().differentiable_loss
+    )
+    with pytest.raises(ValueError, match=r"Got a ndarray as argument 0.*torch\.as_tensor"):
+        svi.step(X.numpy())
+    with pytest.raises(ValueError, match="Got no tensor first among the arguments"):
+        svi.step(3)
+    with pytest.raises(ValueError, match="Got a tensor without rows first"):
+        svi.step(X[:0])
+    with pytest.raises(ValueError, match="Got the scheduler PyroLRScheduler as optimizer"):
+        own = pyro.optim.ExponentialLR(
+            {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.01}, "gamma": 0.5}
+        )
+        fit(program, X, epochs=1, optimizer=own, progress=False)
+
+
+def test_noise_that_nothing_uses_is_drawn_all_the_same() -> None:
+    def function(x):
+        torch.rand(3)
+        return (x + torch.randn(4),)
+
+    graph = trace(function, [X[0, :4]])
+    assert graph.outputs == 1
+    torch.manual_seed(0)
+    (expected,) = function(X[0, :4])
+    after = torch.rand(())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        (found,) = graph.module(X[0, :4])[:1]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert torch.rand(()) == after
 
 
 def test_compile_is_true_false_or_auto() -> None:
@@ -415,6 +711,23 @@ def test_inductor_gives_the_programs_numbers(name, objective) -> None:
     """Others go through the compiler in benchmarks/compiled_pairs.py."""
     how = OBJECTIVES[objective]
     assert_same(history(name, how, False), history(name, how, True), rtol=1e-9)
+
+
+@needs_compiler
+def test_the_compiler_draws_what_nothing_uses() -> None:
+    def function(x):
+        torch.rand(3)
+        torch.nn.functional.dropout(x, 0.5)
+        return (x + torch.randn(4),)
+
+    graph = trace(function, [X[0, :4]])
+    torch.manual_seed(0)
+    (expected,) = function(X[0, :4])
+    after = torch.rand(())
+    torch.manual_seed(0)
+    (found,) = compiled(graph, [X[0, :4]])(X[0, :4])
+    torch.testing.assert_close(found, expected)
+    assert torch.rand(()) == after
 
 
 def test_without_a_compiler_everything_works_and_one_warning_says_so() -> None:

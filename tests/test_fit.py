@@ -433,7 +433,8 @@ from test_fit import fresh, data
 from ppl_vae import fit
 program = fresh("tutorial")
 x, path = data("tutorial"), sys.argv[1]
-fit(program, x, epochs=100000, batch_size=32, seed=5, checkpoint=path, progress=False)
+fit(program, x, epochs=100000, batch_size=32, seed=5, checkpoint=path, compile=False,
+    progress=False)
 """
 
 

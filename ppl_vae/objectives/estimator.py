@@ -101,7 +101,7 @@ def closed_kl(model: Trace, guide: Trace) -> dict[str, Tensor]:
 
 def _same(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and torch.equal(a, b)
+        return a is b or (a.shape == b.shape and torch.equal(a, b))
     return a is b or (type(a) is type(b) and not isinstance(a, Tensor) and a == b)
 
 

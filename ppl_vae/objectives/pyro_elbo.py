@@ -7,13 +7,21 @@ from dataclasses import dataclass
 
 import pyro.infer
 import torch
-from pyro.infer import ReweightedWakeSleep, TraceEnum_ELBO, TraceTMC_ELBO
+from pyro.infer import (
+    ReweightedWakeSleep,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceMeanField_ELBO,
+    TraceTMC_ELBO,
+)
 from pyro.infer.trace_tail_adaptive_elbo import TraceTailAdaptive_ELBO
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
 from ppl_vae.programs.traces import structure
+
+_TRACEABLE = {Trace_ELBO.loss_and_grads, TraceMeanField_ELBO.loss_and_grads}
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,12 @@ class PyroELBO:
         def traceable(
             state: ObjectiveState, *args: Tensor, **kwargs: Tensor
         ) -> tuple[Tensor, Parts]:
+            # A subclass may descend another loss than the one that it would give here.
+            if type(estimator).loss_and_grads not in _TRACEABLE:
+                raise NotImplementedError(
+                    f"{type(estimator).__name__} has a gradient of its own making, which is not "
+                    "traced; Trace_ELBO and TraceMeanField_ELBO are"
+                )
             return estimator.differentiable_loss(program.model, program.guide, *args, **kwargs), {}
 
         return (Phase(type(estimator).__name__, loss, traceable=traceable),)

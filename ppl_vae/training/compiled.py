@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from operator import is_
 from typing import NamedTuple, TypeVar, cast
 
+import pyro
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.phases import ObjectiveState, Phase
 from ppl_vae.programs.modes import buffers_kept, device_of, forked_rng, noise_kept
-from ppl_vae.training.frozen import changes, snapshot
-from ppl_vae.training.inductor import Graph, compiled, interpreted, trace
+from ppl_vae.training.frozen import Watch
+from ppl_vae.training.inductor import Graph, compiled, interpreted, reason, trace
 from ppl_vae.training.step import StepInfo, TrainState, left_the_finite, train_step
+from ppl_vae.training.validity import Validity
 
 T = TypeVar("T")
 SHAPES = 8  # of batches; each is traced once
@@ -43,6 +46,10 @@ class CompiledLoss:
         state: The objective's state.
         leaves: The parameters that the phase may move.
         batch: A batch of that shape.
+        watch: The Python state that a run must leave as it is.
+
+    Raises:
+        CannotCompile: If it does not.
     """
 
     def __init__(
@@ -52,13 +59,17 @@ class CompiledLoss:
         state: ObjectiveState,
         leaves: Sequence[Tensor],
         batch: Batch,
+        watch: Watch,
     ) -> None:
         self.program, self.phase, self.state, self.example = program, phase, state, batch
+        self.watch = watch
         self.per_datum = 1 / (state.found.seen(batch.rows) * state.found.scale(batch.rows))
-        self.candidates = list(leaves)
-        self.leaves: list[Tensor] = []  # those that a gradient reaches
+        self.candidates = list({id(p): p for p in leaves}.values())
+        self.reached: list[int] = []  # candidates that a gradient reaches, as last evaluated
         self.names: tuple[str, ...] = ()
-        self.graph = self.trace()
+        self.taken = 0  # evaluations
+        self.graph = self.trace(batch.tensors)
+        self.leaves = [self.candidates[k] for k in self.reached]
         self.function = interpreted(self.graph)
 
     def compile(self) -> None:
@@ -67,49 +78,81 @@ class CompiledLoss:
         Raises:
             CannotCompile: If tracing again gives another graph.
         """
-        # A counter in a closure, a clock, an iterator show by this.
-        if not all(self.graph.same_as(self.trace()) for _ in range(2)):
-            raise CannotCompile(
-                "model or guide do not do the same at every run (a clock, an iterator, a choice "
-                "that Python makes)"
-            )
+        # A clock shows on the same data, a value that Python reads off a batch on others.
+        for tensors in (self.example.tensors, _resampled(self.example.tensors)):
+            if not self.graph.same_as(self.trace(tensors)):
+                raise CannotCompile(
+                    "model or guide do not do the same at every run (a clock, or a decision that "
+                    "Python takes on the data)"
+                )
         self.function = compiled(self.graph, self.example.tensors)
 
     def __call__(self, batch: Batch) -> Evaluation:
         """Run the graph."""
+        self.taken += 1
+        return self._run(batch)
+
+    def compare(self, batch: Batch, names: dict[int, str]) -> str | None:
+        """Say how graph and program differ at a batch, and leave everything as found.
+
+        Args:
+            batch: A batch of the shape.
+            names: What parameters are called, by id.
+
+        Raises:
+            CannotCompile: If the program cannot be run, or Python state changes.
+        """
+        with self._undone():
+            found = self._run(batch)
+            noise = torch.get_rng_state()
+        if not math.isfinite(sum(found.numbers[:2])):
+            return None  # a bad step, which the program itself is asked about
+        with self._undone():
+            numbers, *gradients = self._evaluate(*batch.tensors)
+            same_noise = torch.equal(noise, torch.get_rng_state())
+        if [id(self.candidates[k]) for k in self.reached] != [id(p) for p in self.leaves]:
+            return "other parameters move"
+        leaves = [names.get(id(p), "a parameter") for p in self.leaves]
+        found_here = _difference(Evaluation(numbers.tolist(), gradients), found, leaves)
+        return found_here or (None if same_noise else "they draw different amounts of noise")
+
+    def _run(self, batch: Batch) -> Evaluation:
         numbers, *gradients = self.function(*batch.tensors)
         return Evaluation(numbers.tolist(), gradients)
 
-    def eager(self, batch: Batch) -> Evaluation:
-        """Run the program itself, and leave buffers and noise as found."""
+    def trace(self, tensors: Sequence[Tensor]) -> Graph:
+        """Trace the phase, and leave everything as found."""
         with self._undone():
-            numbers, *gradients = self._evaluate(*batch.tensors)
-        return Evaluation(numbers.tolist(), gradients)
+            return trace(self._evaluate, tensors)
 
-    def trace(self) -> Graph:
-        """Trace the phase, and leave buffers and noise as found."""
-        with self._undone():
-            return trace(self._evaluate, self.example.tensors)
-
-    def _undone(self) -> ExitStack:
-        stack = ExitStack()
-        for module in (self.program, self.state):
-            stack.enter_context(buffers_kept(module))
-        stack.enter_context(forked_rng(device_of(self.program)))
-        return stack
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for module in (self.program, self.state):
+                stack.enter_context(buffers_kept(module))
+            stack.enter_context(forked_rng(device_of(self.program)))
+            try:
+                yield
+            finally:
+                moved = self.watch.changes(generators=True)
+                if moved:
+                    self.watch.rewind()
+            if moved:
+                raise CannotCompile(f"Python state changes as it runs ({'; '.join(moved[:3])})")
 
     def _evaluate(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self.example.args)
         named = dict(zip(self.example.kwargs, tensors[count:], strict=True))
-        loss, parts = (self.phase.traceable or self.phase.loss)(
-            self.state, *tensors[:count], **named
-        )
+        with Validity() as valid:
+            loss, parts = (self.phase.traceable or self.phase.loss)(
+                self.state, *tensors[:count], **named
+            )
         found = torch.autograd.grad(loss, self.candidates, allow_unused=True)
-        moved = [(p, g) for p, g in zip(self.candidates, found, strict=True) if g is not None]
-        self.leaves, gradients = [p for p, _ in moved], [g for _, g in moved]
+        self.reached = [k for k, g in enumerate(found) if g is not None]
+        gradients = [g for g in found if g is not None]
         norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt() * self.per_datum
         self.names = tuple(parts)
-        numbers = [v.detach().double() for v in (loss, norm, *parts.values())]
+        numbers = [v.detach().double() for v in (loss, valid.or_nan(norm), *parts.values())]
         return torch.stack(numbers), *gradients
 
 
@@ -126,50 +169,52 @@ class CompiledStep:
     """
 
     def __init__(self, state: TrainState, batch: Batch, roots: Sequence[object]) -> None:
-        self.roots = roots
-        before = snapshot(*roots)
-        losses = self._losses(state, batch)
-        self.base = snapshot(*roots)
-        if moved := changes(before, self.base):
-            shown = "; ".join(moved[:3])
-            raise CannotCompile(f"Python state changes as it runs ({shown})")
-        for loss in losses:
+        self.watch = Watch(*roots)
+        if not self.watch.complete:
+            raise CannotCompile("model and guide reach more Python values than can be watched")
+        if self.watch.iterators:
+            shown = ", ".join(self.watch.iterators[:3])
+            raise CannotCompile(f"an iterator may give something else at every step ({shown})")
+        self.taken = 0
+        self.store = dict(state.params)
+        self.names = {id(p): name for name, p in state.tensors().items()}
+        self.first = self._losses(state, batch)
+        for loss in self.first:
             _or_cannot(loss.compile)
-        self.first = losses
-        self.losses = {_shapes(batch): losses}
+        self.losses = {_shapes(batch): self.first}
         # What a step may change before it turns out bad: all, where one phase follows another.
         alone = len(state.phases) == 1
         kept = state.program.buffers() if alone else state.tensors().values()
-        self.kept = [t.detach() for t in kept]
+        self.kept = [t.detach() for t in (*kept, *state.objective_state.buffers())]
         self.updates = [
-            state.updaters[loss.phase.name].by_gradients(loss.leaves) for loss in losses
+            _or_cannot(state.updaters[loss.phase.name].by_gradients, loss.leaves)
+            for loss in self.first
         ]
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         """Take a step; a bad one is undone and taken again eagerly, which says what is wrong.
 
         Raises:
-            CannotCompile: If the graph is not the program any more; the step is undone.
+            CannotCompile: If the graph is not the program any more; nothing is applied.
         """
-        if any(loss.graph.moved for loss in self.first):
-            raise CannotCompile("the program has been moved: its tensors lie elsewhere in memory")
         shapes = _shapes(batch)
         if shapes not in self.losses:
             if len(self.losses) > SHAPES:
                 return train_step(state, batch)
             self.losses[shapes] = self._of_another_shape(state, batch)
+        losses = self.losses[shapes]
+        if losses[0].taken + 1 in CHECKS:
+            self._compare(losses, batch)
         rewind = noise_kept(batch.device)
         before = [(t, t.clone()) for t in self.kept]
         found = state.objective_state.found
         rows, scale = found.seen(batch.rows), found.scale(batch.rows)
         parts: dict[str, float] = {}
         first: StepInfo | None = None
-        for loss, update in zip(self.losses[shapes], self.updates, strict=True):
-            truth = loss.eager(batch) if state.steps in CHECKS else None
+        for loss, update in zip(losses, self.updates, strict=True):
             numbers, gradients = loss(batch)
             value, norm, *rest = numbers
-            wrong = truth is not None and not _agree(truth, numbers, gradients)
-            bad = wrong or not math.isfinite(value + norm)
+            bad = not math.isfinite(value + norm)
             if not bad:
                 careful = update.may_overflow(norm / loss.per_datum)
                 old = [p.detach().clone() for p in loss.leaves] if careful else []
@@ -181,16 +226,12 @@ class CompiledStep:
                 with torch.no_grad():
                     for tensor, kept in before:
                         tensor.copy_(kept)
-                if truth is not None and wrong:
-                    raise CannotCompile(
-                        f"the compiled step gave the loss {value:.9g} at step {state.steps + 1} "
-                        f"where the program itself gave {truth.numbers[0]:.9g}; steps since the "
-                        "last comparison may be wrong"
-                    )
                 return train_step(state, batch)
             parts.update(zip(loss.names, rest, strict=True))
             first = first or StepInfo(value / scale, parts, norm, rows)
+        self.taken += 1
         state.steps += 1
+        state.compiled += 1
         return state, cast(StepInfo, first)
 
     def tidy(self) -> None:
@@ -199,8 +240,23 @@ class CompiledStep:
             update.flush()
 
     def changed(self) -> list[str]:
-        """Name the Python values that are no longer what they were when the step was traced."""
-        return changes(self.base, snapshot(*self.roots))
+        """Name what is no longer what it was when the step was traced: values, tensors."""
+        found = self.watch.changes()
+        held = pyro.get_param_store()._params
+        if not all(map(is_, map(held.get, self.store), self.store.values())):
+            found.append("Pyro's store holds other parameters")
+        if any(loss.graph.moved for loss in self.first):
+            found.append("tensors of the program were moved, exchanged, frozen or unfrozen")
+        return found
+
+    def _compare(self, losses: Sequence[CompiledLoss], batch: Batch) -> None:
+        for loss in losses:
+            difference = _or_cannot(loss.compare, batch, self.names)
+            if difference is not None:
+                raise CannotCompile(
+                    f"the compiled step is not the program: {difference}. Steps since the last "
+                    f"comparison may be wrong, at most {loss.taken}"
+                )
 
     def _of_another_shape(self, state: TrainState, batch: Batch) -> list[CompiledLoss]:
         losses = self._losses(state, batch)
@@ -212,13 +268,29 @@ class CompiledStep:
     def _losses(self, state: TrainState, batch: Batch) -> list[CompiledLoss]:
         def build(phase: Phase) -> CompiledLoss:
             leaves = list(phase.leaves or state.params.values())
-            return CompiledLoss(state.program, phase, state.objective_state, leaves, batch)
+            held = state.objective_state
+            return CompiledLoss(state.program, phase, held, leaves, batch, self.watch)
 
         return [_or_cannot(build, phase) for phase in state.phases]
 
 
 def _shapes(batch: Batch) -> tuple[object, ...]:
-    return tuple((*t.shape, t.dtype) for t in batch.tensors)
+    shapes = ((*t.shape, t.dtype) for t in batch.tensors)
+    return (len(batch.args), *batch.kwargs, *shapes)
+
+
+def _resampled(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Rows drawn with replacement, the same of all tensors of a length."""
+    rows: dict[int, Tensor] = {}
+    found = []
+    for t in tensors:
+        if t.dim() == 0 or not len(t):
+            found.append(t)
+            continue
+        generator = torch.Generator().manual_seed(len(t))
+        index = rows.setdefault(len(t), torch.randint(len(t), (len(t),), generator=generator))
+        found.append(t.index_select(0, index.to(t.device)))
+    return found
 
 
 def _or_cannot(function: Callable[..., T], *arguments: object) -> T:
@@ -227,19 +299,23 @@ def _or_cannot(function: Callable[..., T], *arguments: object) -> T:
     except CannotCompile:
         raise
     except Exception as error:  # torch raises what it likes
-        first = str(error).strip().split("\n")[0]
-        raise CannotCompile(f"{type(error).__name__}: {first}") from error
+        raise CannotCompile(reason(error)) from error
 
 
-def _agree(truth: Evaluation, numbers: Sequence[float], gradients: Sequence[Tensor]) -> bool:
-    tolerance = TOLERANCE.get(gradients[0].dtype, 1e-2)
+def _difference(truth: Evaluation, found: Evaluation, leaves: Sequence[str]) -> str | None:
+    """What differs by more than rounding, in words."""
+    tolerance = TOLERANCE.get(truth.gradients[0].dtype, 1e-2)
     size = max(abs(v) for v in (*truth.numbers[:1], *truth.numbers[2:]))
-    close = all(
-        abs(a - b) <= tolerance * size
-        for k, (a, b) in enumerate(zip(truth.numbers, numbers, strict=True))
-        if k != 1
-    )
-    return close and all(
-        bool((a - b).abs().max() <= 100 * tolerance * a.abs().max() + 1e-30)
-        for a, b in zip(truth.gradients, gradients, strict=True)
-    )
+    pairs = list(zip(truth.numbers, found.numbers, strict=True))
+    for k, (expected, got) in enumerate(pairs):
+        if k != 1 and not abs(expected - got) <= tolerance * size:  # the norm is of the gradients
+            name = "the loss" if k == 0 else "a part of the loss"
+            return f"{name} is {got:.9g} where the program gives {expected:.9g}"
+    sizes = [float(g.abs().max()) if g.numel() else 0.0 for g in truth.gradients]
+    # Where terms cancel (a bias before BatchNorm) nothing but their rounding is left.
+    rounding = 100 * torch.finfo(truth.gradients[0].dtype).eps * max(sizes)
+    for name, own, a, b in zip(leaves, sizes, truth.gradients, found.gradients, strict=True):
+        off = float((a - b).abs().max()) if a.numel() else 0.0
+        if not off <= max(100 * tolerance * own, rounding):
+            return f"the gradient of {name} is off by {off:.3g}, of {own:.3g}"
+    return None

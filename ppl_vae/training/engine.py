@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from pathlib import Path
 from typing import Literal
 
 from ppl_vae.data.batches import Batch
@@ -15,6 +17,8 @@ Compile = bool | Literal["auto"]
 
 TIDY = 200  # steps after which the moments of dead units may turn denormal
 WORTH = 10_000  # steps from which on compiling is sure to pay: it takes about ten seconds
+AGAIN = 1_000  # steps that a compiled step must have lived for another to be worth it
+TIMES = 4  # that one run compiles, at most
 
 
 class Engine:
@@ -38,39 +42,42 @@ class Engine:
         long = steps is None or steps >= WORTH
         self.wanted = compile is True or (compile == "auto" and long)
         self.compiled: CompiledStep | None = None
-        self.looked = 0
+        self.times = 0  # that a step was compiled
+        self.looked = 0  # at which step
         if self.wanted and (reason := why_not()) is not None:
             self._give_up(reason)
 
+    def about_to_compile(self, state: TrainState) -> bool:
+        """Whether the next step takes some seconds longer."""
+        return self.wanted and self.compiled is None and bool(state.params)
+
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         """Take one step; the first one eagerly, for parameters may be born in it."""
-        if self.wanted and self.compiled is None and state.params:
-            try:
+        try:
+            if self.about_to_compile(state):
                 self.compiled = CompiledStep(state, batch, (state.program, self.objective))
-            except CannotCompile as error:
-                self._give_up(str(error), error)
-        if self.compiled is not None:
-            try:
-                state.compiled = True
-                return self.compiled(state, batch)
-            except CannotCompile as error:
-                self._give_up(str(error), error)
-        state.compiled = False
+                self.times, self.looked = self.times + 1, state.steps
+            if self.compiled is not None:
+                found = self.compiled(state, batch)
+                self.strict = False  # what happens later must not cost the steps so far
+                return found
+        except CannotCompile as error:
+            self._give_up(str(error), error)
         return train_step(state, batch)
 
     def look(self, state: TrainState) -> None:
-        """Look for Python state that has changed since the last look, and tidy up at times."""
+        """Look for what has changed since the step was compiled, before the next one is taken."""
         if self.compiled is None:
             return
-        since, steps = self.looked, state.steps
-        if steps // TIDY > since // TIDY:
+        if state.steps // TIDY > self.looked // TIDY:  # at the same steps in a run that resumes
             self.compiled.tidy()
-        self.looked = steps
+        self.looked = state.steps
         if changed := self.compiled.changed():
-            self._give_up(
-                f"Python state has changed ({'; '.join(changed[:3])}), and steps after step "
-                f"{since} may not have seen it"
-            )
+            if self.compiled.taken >= AGAIN and self.times < TIMES:
+                self.compiled = None
+                state.params.clear()  # an eager step fills them anew, then it is compiled again
+                return
+            self._give_up(f"Python state has changed ({'; '.join(changed[:3])})")
 
     def _give_up(self, reason: str, error: Exception | None = None) -> None:
         self.wanted, self.compiled = False, None
@@ -80,7 +87,15 @@ class Engine:
                 "of tensor operations alone. Try compile=False."
             ) from error
         warnings.warn(
-            f"Training goes on without the compiler: {reason}. The numbers are the same, steps "
-            "take longer.",
-            stacklevel=4,
+            f"Training goes on without the compiler: {reason}. Steps take longer.",
+            stacklevel=_users_frame(),
         )
+
+
+def _users_frame() -> int:
+    """How far up the first caller outside this library is, as seen by the caller of this."""
+    home = str(Path(__file__).parents[1])
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(home):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -43,8 +43,7 @@ class FitResult(NamedTuple):
     state: TrainState
 
     def __repr__(self) -> str:
-        how = ", compiled" if self.state.compiled else ""
-        return f"FitResult of {self.state.steps} steps{how}\n{self.history.summary()}"
+        return f"FitResult of {self.state.counted}\n{self.history.summary()}"
 
 
 def fit(

@@ -4,159 +4,366 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from enum import Enum
+from operator import call, eq, is_
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-Snapshot = dict[str, Any]
-
-_LIMIT = 20_000  # values; a longer table is data, not state
+_LIMIT = 20_000  # values of a program
+_LONG = 1_000  # items of a container; a longer one is data, of which the length is watched
+_BYTES = 100_000  # of an array; a larger one is data
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, Enum)
-_FOREIGN = ("torch", "pyro", "numpy", "builtins", "collections", "typing", "math", "weakref")
+_FOREIGN = {"torch", "pyro", "numpy", "builtins", "collections", "typing", "math", "weakref"}
+_NO_STATE = _FOREIGN | {"logging", "threading", "warnings"}  # what theirs holds is no model's
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_QUIET = frozenset(vars(nn.Module())) - {"training", *_HOOKS}  # of no account while empty
 
-_QUIET = frozenset(vars(nn.Module())) - {"training"}  # of no account where they are empty
 
+class Watch:
+    """The Python values that a program can reach, as they are now.
 
-def snapshot(*roots: object) -> Snapshot:
-    """Name the Python values that a program can reach: numbers, flags, states of generators.
+    Looked into: closures, globals, defaults and attributes of functions, attributes of modules and
+    other objects, containers, generators of random numbers. Of a tensor the identity counts, for
+    its values are data of a graph.
 
-    Looked into: closures, globals and defaults of functions, attributes of modules and other
-    objects, containers. Of a tensor the identity counts, for its values are data of a graph.
+    Args:
+        roots: Where to begin.
+
+    Attributes:
+        iterators: Where iterators are held: nobody can tell what they give next.
+        complete: Whether all that can be reached is watched.
 
     Example:
-        >>> changes(snapshot(1.0), snapshot(2.0))
-        ['[0]: 1.0, then 2.0']
+        >>> beta = {"now": 1.0}
+        >>> watch = Watch(lambda: beta["now"])
+        >>> beta["now"] = 0.5
+        >>> watch.changes()
+        ["beta.'now': 1.0, then 0.5"]
+        >>> watch.rewind()
+        >>> beta, watch.changes()
+        ({'now': 1.0}, [])
     """
-    found: Snapshot = {
-        "random": hash(random.getstate()),
-        "numpy.random": _of_numpy(),
-    }
-    seen: set[int] = set()
-    stack: list[tuple[str, Any]] = [(f"[{k}]", r) for k, r in enumerate(roots)]
-    while stack and len(found) < _LIMIT:
-        path, value = stack.pop()
-        if isinstance(value, _PLAIN):
-            found[path] = value
-            continue
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if (state := _state(value)) is not None:
-            found[path] = state
-            continue
-        stack += [(f"{path}.{name}", part) for name, part in _parts(value)]
-    return found
+
+    def __init__(self, *roots: object) -> None:
+        self.iterators: list[str] = []
+        # Parallel lists, for they are compared at every step: get[k](key[k]) is value[k].
+        self._get: list[Callable[[Any], object]] = []
+        self._key: list[Any] = []
+        self._value: list[object] = []
+        self._path: list[str] = []
+        self._set: list[Callable[[Any, Any], object]] = []
+        self._sized: list[Any] = []
+        self._length: list[int] = []
+        self._copies: list[tuple[Any, Any]] = []  # containers, and what was in them
+        self._contents: list[_Content] = []
+        self._generators = [
+            _Content("Python's random numbers", random.getstate, random.setstate),
+            _Content("NumPy's random numbers", _numpy_state, np.random.set_state),
+        ]
+        # Installed packages keep caches of their own; the program's own package may be one too.
+        own = [m for r in roots if isinstance(r, nn.Module) for m in r.modules()]
+        held = (getattr(m, name, None) for m in own for name in ("model", "guide"))
+        self._own = {_home(type(m)) for m in own} | {_home(f) for f in held}
+        seen: set[int] = set()
+        stack: list[tuple[str, Any]] = [(f"[{k}]", r) for k, r in enumerate(roots)]
+        while stack and len(self._key) < _LIMIT:
+            path, value = stack.pop()
+            if isinstance(value, _PLAIN) or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if not self._is_leaf(path, value):
+                stack += self._into(path, value)
+        self.complete = not stack
+
+    def changes(self, *, generators: bool = False) -> list[str]:
+        """Say what is no longer as it was: "path: value, then value".
+
+        Args:
+            generators: Look at generators of random numbers too. What draws from one as a program
+                runs is found by this; others may draw from it as they like.
+        """
+        if self._is_same() and not generators:
+            return []
+        found = []
+        for k, (path, old) in enumerate(zip(self._path, self._value, strict=True)):
+            now = _read(self._get[k], self._key[k])
+            if _same(old, now):
+                self._value[k] = now  # an equal number: compared by identity from now on
+            else:
+                found.append(f"{_name(path)}: {_shown(old)}, then {_shown(now)}")
+        for owner, length in zip(self._sized, self._length, strict=True):
+            if len(owner) != length and not isinstance(owner, list):
+                known = next((c for o, c in self._copies if o is owner), owner)
+                new = [str(k) for k in owner if k not in known]
+                found.append(f"the names {new[:3]} came or went" if new else "a name went")
+            elif len(owner) != length:
+                found.append(f"a list of {length} has {len(owner)} now")
+        watched = self._contents + (self._generators if generators else [])
+        return found + [f"{_name(c.path)}: drawn from or set" for c in watched if c.changed()]
+
+    def rewind(self) -> None:
+        """Put everything back to what it was."""
+        for owner, copy in self._copies:
+            if isinstance(owner, list):
+                owner[:] = copy
+            elif len(owner) != len(copy) or not all(map(is_, owner.values(), copy.values())):
+                owner.clear()
+                owner.update(copy)
+        for k, old in enumerate(self._value):
+            if not _same(old, _read(self._get[k], self._key[k])):
+                self._set[k](self._key[k], old)
+        for content in (*self._contents, *self._generators):
+            if content.changed():
+                content.write(content.value)
+
+    def _is_same(self) -> bool:
+        try:
+            return (
+                all(map(eq, map(len, self._sized), self._length))
+                and all(map(is_, map(call, self._get, self._key), self._value))
+                and not any(content.changed() for content in self._contents)
+            )
+        except (LookupError, ValueError, AttributeError):  # an index, a cell, a slot is gone
+            return False
+
+    def _is_leaf(self, path: str, value: Any) -> bool:  # noqa: ANN401
+        if isinstance(value, Tensor | np.generic):
+            return True
+        if isinstance(value, np.ndarray):
+            if value.nbytes < _BYTES:
+                write = functools.partial(np.copyto, value)
+                self._contents.append(_Content(path, value.copy, write, np.array_equal))
+            return True
+        if isinstance(value, set):
+            self._contents.append(_Content(path, value.copy, functools.partial(_refill, value)))
+            return True
+        generator = _generator(path, value)
+        if generator is not None:
+            self._generators.append(generator)
+            return True
+        if isinstance(value, Iterator):
+            self.iterators.append(_name(path))
+            return True
+        return False
+
+    def _into(self, path: str, value: Any) -> list[tuple[str, Any]]:  # noqa: ANN401
+        if isinstance(value, types.MethodType):
+            return [(path, value.__self__), (path, value.__func__)]
+        if isinstance(value, types.FunctionType):
+            return self._into_function(path, value)
+        if isinstance(value, functools.partial):
+            return [(path, value.func), (path, value.args), (path, value.keywords)]
+        if isinstance(value, dict):
+            return self._watch_dict(path, value, repr)
+        if isinstance(value, MutableMapping):  # os.environ, say
+            self._contents.append(_Content(path, functools.partial(dict, value), value.update))
+            return [(f"{path}.{k!r}", v) for k, v in value.items()]
+        if isinstance(value, list):
+            return self._watch_list(path, value)
+        if isinstance(value, tuple | frozenset):
+            return [(f"{path}.{k}", v) for k, v in enumerate(value)]
+        if isinstance(value, nn.Module):
+            shown = {k for k, v in vars(value).items() if v or k not in _QUIET}
+            found = self._watch_dict(path, vars(value), str, shown)
+            return found + self._into_class(path, type(value))
+        if isinstance(value, type | types.ModuleType) or _home(value) in _NO_STATE:
+            return []
+        found = self._watch_dict(path, vars(value), str) if hasattr(value, "__dict__") else []
+        for name in _slots(type(value)):
+            if hasattr(value, name):
+                found += self._watch(path, value.__getattribute__, value.__setattr__, name)
+        return found + self._into_class(path, type(value))
+
+    def _is_library(self, value: object) -> bool:
+        home = _home(value)
+        if home in _FOREIGN or home in sys.stdlib_module_names:
+            return True
+        return not _is_ours(value) and home not in self._own and _is_installed(home)
+
+    def _watch(
+        self,
+        path: str,
+        get: Callable[[Any], object],
+        write: Callable[[Any, Any], object],
+        key: Any,  # noqa: ANN401
+        shown: str | None = None,
+    ) -> list[tuple[str, Any]]:
+        value, path = get(key), f"{path}.{key if shown is None else shown}"
+        self._get.append(get)
+        self._key.append(key)
+        self._value.append(value)
+        self._path.append(path)
+        self._set.append(write)
+        return [(path, value)]
+
+    def _watch_dict(
+        self, path: str, held: dict[Any, Any], name: Callable[[Any], str], only: Any = None
+    ) -> list[tuple[str, Any]]:
+        self._sized.append(held)
+        self._length.append(len(held))
+        if len(held) > _LONG:
+            return []
+        self._copies.append((held, dict(held)))
+        found = []
+        for key in [k for k in held if only is None or k in only]:
+            found += self._watch(path, held.get, held.__setitem__, key, name(key))
+        return found
+
+    def _watch_list(self, path: str, held: list[Any]) -> list[tuple[str, Any]]:
+        self._sized.append(held)
+        self._length.append(len(held))
+        if len(held) > _LONG:
+            return []
+        self._copies.append((held, list(held)))
+        found = []
+        for key in range(len(held)):
+            found += self._watch(path, held.__getitem__, held.__setitem__, key)
+        return found
+
+    def _into_class(self, path: str, kind: type) -> list[tuple[str, Any]]:
+        found = []
+        for owner in (k for k in kind.__mro__ if not self._is_library(k) and not _is_ours(k)):
+            for name, value in vars(owner).items():
+                if _is_value(value) and not name.startswith("__"):
+                    write = functools.partial(setattr, owner)
+                    found += self._watch(path, vars(owner).get, write, name)
+                elif isinstance(value, types.FunctionType):
+                    found.append((f"{path}.{name}", value))
+                elif isinstance(value, property) and value.fget is not None:
+                    found.append((f"{path}.{name}", value.fget))
+        return found
+
+    def _into_function(self, path: str, function: types.FunctionType) -> list[tuple[str, Any]]:
+        if self._is_library(function):
+            return []
+        found = []
+        code = function.__code__
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                found += self._watch(
+                    path, cell.__getattribute__, cell.__setattr__, "cell_contents", name
+                )
+            except ValueError:  # bound later
+                continue
+        names = set(code.co_names)
+        for inner in (c for c in code.co_consts if isinstance(c, types.CodeType)):
+            names |= set(inner.co_names)
+        outside = function.__globals__
+        for name in names & set(outside):
+            value = outside[name]
+            if not isinstance(value, types.ModuleType | type):
+                found += self._watch(path, outside.get, outside.__setitem__, name)
+            elif _home(value) not in _FOREIGN:
+                within, write = vars(value), functools.partial(setattr, value)
+                for part in names & set(within):
+                    if _is_value(within[part]):
+                        found += self._watch(f"{path}.{name}", within.get, write, part)
+                    elif isinstance(within[part], types.FunctionType):
+                        found.append((f"{path}.{name}.{part}", within[part]))
+        if function.__dict__:
+            found += self._watch_dict(path, function.__dict__, str)
+        return found + [(path, function.__defaults__), (path, function.__kwdefaults__)]
 
 
-def changes(before: Snapshot, after: Snapshot) -> list[str]:
-    """Say what differs between two snapshots: "path: value, then value"."""
-    return [
-        f"{name.removeprefix('[0].')}: {_shown(before.get(name))}, then {_shown(after.get(name))}"
-        for name in sorted({**before, **after})
-        if not _same(before.get(name), after.get(name))
-    ]
+class _Content:
+    """Something that changes in place: read as a copy, written back."""
+
+    def __init__(
+        self,
+        path: str,
+        read: Callable[[], Any],
+        write: Callable[[Any], object],
+        equal: Callable[[Any, Any], bool] = eq,
+    ) -> None:
+        self.path, self.read, self.write, self.equal = path, read, write, equal
+        self.value = read()
+
+    def changed(self) -> bool:
+        """Whether it is no longer what it was."""
+        return not self.equal(self.value, self.read())
 
 
-def _of_numpy() -> tuple[int, int]:
-    _, key, position, *_ = np.random.get_state(legacy=True)
-    return hash(np.asarray(key).tobytes()), int(position)
-
-
-def _same(a: object, b: object) -> bool:
-    return a is b or (type(a) is type(b) and (a == b or (a != a and b != b)))  # noqa: PLR0124
-
-
-def _shown(value: object) -> str:
-    return repr(value) if isinstance(value, _PLAIN) and len(repr(value)) < 40 else "another value"
-
-
-def _state(value: object) -> object:
-    """What stands for a leaf of the walk; None where there is more to look into."""
-    if isinstance(value, Tensor):
-        return ("tensor", id(value))
-    if isinstance(value, np.ndarray):
-        return ("array", hash(value.tobytes())) if value.nbytes < 100_000 else ("array", id(value))
-    if isinstance(value, np.generic):
-        return ("number", value.item())
+def _generator(path: str, value: object) -> _Content | None:
     if isinstance(value, random.Random):
-        return ("generator", hash(value.getstate()))
+        return _Content(path, value.getstate, value.setstate)
+    if isinstance(value, np.random.RandomState):
+        return _Content(path, functools.partial(_numpy_state, value), value.set_state)
     if isinstance(value, np.random.Generator):
-        return ("generator", str(value.bit_generator.state))
+        bits = value.bit_generator
+        return _Content(
+            path, lambda: bits.state, functools.partial(setattr, bits, "state"), _same_repr
+        )
     if isinstance(value, torch.Generator):
-        return ("generator", hash(value.get_state().numpy().tobytes()))
+        return _Content(path, value.get_state, value.set_state, torch.equal)
     return None
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    if isinstance(value, types.MethodType):
-        yield "", value.__self__
-        yield "", value.__func__
-    elif isinstance(value, types.FunctionType):
-        yield from _of_function(value)
-    elif isinstance(value, functools.partial):
-        yield from (("func", value.func), ("args", value.args), ("keywords", value.keywords))
-    elif isinstance(value, Mapping):
-        yield "length", len(value)
-        yield from ((repr(k), v) for k, v in list(value.items()))
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield "length", len(value)
-        yield from ((str(k), v) for k, v in enumerate(value))
-    elif isinstance(value, nn.Module):
-        yield from ((k, v) for k, v in vars(value).items() if v or k not in _QUIET)
-        yield from _of_class(type(value))
-    elif isinstance(value, type | types.ModuleType) or _is_foreign(value):
-        return
-    elif hasattr(value, "__dict__"):
-        yield from vars(value).items()
-        yield from _of_class(type(value))
+def _numpy_state(of: Any = np.random) -> tuple[Any, ...]:  # noqa: ANN401
+    name, key, *rest = of.get_state(legacy=True)
+    return (name, tuple(key.tolist()), *rest)
 
 
-def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
-    for owner in (k for k in kind.__mro__ if not _is_foreign(k) and not _is_ours(k)):
-        for name, value in vars(owner).items():
-            if isinstance(value, _PLAIN) and not name.startswith("__"):
-                yield name, value
-            elif isinstance(value, types.FunctionType):
-                yield name, value
+def _same_repr(a: object, b: object) -> bool:
+    return repr(a) == repr(b)
 
 
-def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    if _is_foreign(function):
-        return
-    code = function.__code__
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # bound later
-            continue
-    names = set(code.co_names)
-    for inner in (c for c in code.co_consts if isinstance(c, types.CodeType)):
-        names |= set(inner.co_names)
-    for name in names & set(function.__globals__):
-        value = function.__globals__[name]
-        if isinstance(value, types.ModuleType | type) and not _is_foreign(value):
-            yield from (
-                (f"{name}.{n}", vars(value)[n])
-                for n in names
-                if n in vars(value) and isinstance(vars(value)[n], _PLAIN)
-            )
-        else:
-            yield name, value
-    yield "defaults", function.__defaults__
-    yield "kwdefaults", function.__kwdefaults__
+def _refill(held: set[Any], values: set[Any]) -> None:
+    held.clear()
+    held.update(values)
 
 
-def _is_ours(value: Any) -> bool:  # noqa: ANN401
-    return str(getattr(value, "__module__", "")).split(".")[0] == "ppl_vae"
+def _read(get: Callable[[Any], object], key: object) -> object:
+    try:
+        return get(key)
+    except (LookupError, ValueError, AttributeError):
+        return None
 
 
-def _is_foreign(value: Any) -> bool:  # noqa: ANN401
-    home = getattr(value, "__module__", None) or type(value).__module__
+def _same(a: object, b: object) -> bool:
+    if a is b:
+        return True
+    plain = isinstance(a, _PLAIN) or isinstance(a, np.generic)
+    return plain and type(a) is type(b) and bool(a == b or (a != a and b != b))  # noqa: PLR0124
+
+
+def _name(path: str) -> str:
+    return path.removeprefix("[0]").removeprefix(".")
+
+
+def _shown(value: object) -> str:
+    short = isinstance(value, _PLAIN) and len(repr(value)) < 40
+    return repr(value) if short else f"some {type(value).__name__}"
+
+
+def _slots(kind: type) -> Iterator[str]:
+    for owner in kind.__mro__:
+        slots = vars(owner).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, (*_PLAIN, list, dict, Mapping, Tensor, np.ndarray))
+
+
+def _home(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, types.ModuleType):
-        home = value.__name__
-    return isinstance(home, str) and home.split(".")[0] in _FOREIGN
+        return value.__name__.split(".")[0]
+    home = getattr(value, "__module__", None) or type(value).__module__
+    return home.split(".")[0] if isinstance(home, str) else ""
+
+
+def _is_ours(value: object) -> bool:
+    return _home(value) == "ppl_vae"
+
+
+@functools.cache
+def _is_installed(home: str) -> bool:
+    file = getattr(sys.modules.get(home), "__file__", None) or ""
+    return any(folder in Path(file).parts for folder in ("site-packages", "dist-packages"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -19,11 +21,13 @@ class FusedUpdate:
     either may follow the other.
     """
 
-    def __init__(self, bundles: Sequence[_Bundle]) -> None:
-        self.bundles = bundles
+    def __init__(self, bundles: Sequence[_Bundle], rebuild: Callable[[], list[_Bundle]]) -> None:
+        self.bundles, self.rebuild = bundles, rebuild
 
     def __call__(self, gradients: Sequence[Tensor]) -> None:
         """Take a step."""
+        if any(bundle.parted or bundle.stale for bundle in self.bundles):
+            self.bundles = self.rebuild()
         for bundle in self.bundles:
             bundle.step(gradients)
 
@@ -48,55 +52,93 @@ def fused_update(optimizers: Sequence[Optimizer], leaves: Sequence[Tensor]) -> F
         optimizers: Between them they hold each leaf once, and have taken a step with it.
         leaves: In the order of the gradients.
     """
+    groups = [g for o in optimizers for g in o.param_groups]
+    if any(type(o) not in (Adam, AdamW, SGD) for o in optimizers) or any(
+        group["differentiable"] or any(isinstance(v, Tensor) for v in _options(group).values())
+        for group in groups
+    ):
+        return None
+    bundles = _bundles(optimizers, leaves)
+    if sum(len(b.places) for b in bundles) != len(leaves) or not all(b.complete for b in bundles):
+        return None
+    return FusedUpdate(bundles, partial(_bundles, optimizers, leaves))
+
+
+def _bundles(optimizers: Sequence[Optimizer], leaves: Sequence[Tensor]) -> list[_Bundle]:
     place = {id(p): k for k, p in enumerate(leaves)}
-    bundles: dict[Any, _Bundle] = {}
+    bundles: dict[str, _Bundle] = {}
     for optimizer in optimizers:
-        if type(optimizer) not in (Adam, AdamW, SGD):
-            return None
         for group in optimizer.param_groups:
-            options = {k: v for k, v in group.items() if k != "params"}
-            if any(isinstance(v, Tensor) for v in options.values()) or options["differentiable"]:
-                return None
             # Pyro keeps an optimiser for each parameter: those that are alike go together.
-            key = id(group) if len(optimizers) == 1 else (type(optimizer), str(options))
+            key = f"{type(optimizer).__name__} {_options(group)}"
             bundle = bundles.setdefault(key, _Bundle(type(optimizer), group))
+            bundle.groups.append(group)
             for p in group["params"]:
                 if id(p) in place:
-                    bundle.take(place[id(p)], p, optimizer.state[p])
-    if sum(len(b.places) for b in bundles.values()) != len(leaves):
-        return None
+                    bundle.take(place[id(p)], p, optimizer)
     busy = [b for b in bundles.values() if b.places]
     for bundle in busy:
         bundle.count_together()
-    return FusedUpdate(busy)
+    return busy
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in group.items() if k != "params"}
 
 
 class _Bundle:
     """Parameters that share their hyperparameters, which are read anew at each step."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether there is state of every parameter: there is none before its first gradient."""
+        if self.kind is SGD and not self.group["momentum"]:
+            return True
+        name = "momentum_buffer" if self.kind is SGD else "exp_avg"
+        return len(self.state.get(name, [])) == len(self.params)
+
+    @property
+    def parted(self) -> bool:
+        """Whether the groups do not share their hyperparameters any more."""
+        if len(self.groups) == 1:
+            return False
+        shared = self.options(self.group)
+        return any(self.options(group) != shared for group in self.groups)
+
     def __init__(self, kind: type[Optimizer], group: dict[str, Any]) -> None:
         self.kind, self.group = kind, group
+        self.groups: list[dict[str, Any]] = []
+        self.options = itemgetter(*_options(group))
         self.places: list[int] = []
         self.params: list[Tensor] = []
         self.state: dict[str, list[Tensor]] = {}
-        self.owners: list[dict[str, Tensor]] = []
+        self.owners: list[tuple[Optimizer, Tensor, Any]] = []
         self.steps = torch.empty(0)
 
-    def take(self, place: int, parameter: Tensor, state: dict[str, Tensor]) -> None:
+    @property
+    def stale(self) -> bool:
+        """Whether an optimiser has other state now: loaded, or counted by another update."""
+        counts = self.state.get("step", [])
+        if any(holder.state.get(leaf) is not owner for holder, leaf, owner in self.owners):
+            return True
+        return any(n is not o["step"] for n, (_, _, o) in zip(counts, self.owners, strict=False))
+
+    def take(self, place: int, parameter: Tensor, optimizer: Optimizer) -> None:
         self.places.append(place)
         self.params.append(parameter.detach())
-        self.owners.append(state)
-        for name, value in state.items():
+        owner = optimizer.state.get(parameter)
+        self.owners.append((optimizer, parameter, owner))
+        for name, value in (owner or {}).items():
             if value is not None:
                 self.state.setdefault(name, []).append(value)
 
     def count_together(self) -> None:
         """Lay the step counts of all parameters side by side, so that one addition counts all."""
-        if "step" not in self.state:
+        if len(self.state.get("step", [])) < len(self.params):
             return
         self.steps = torch.stack(self.state["step"])
         self.state["step"] = list(self.steps.unbind())
-        for owner, count in zip(self.owners, self.state["step"], strict=True):
+        for (_, _, owner), count in zip(self.owners, self.state["step"], strict=True):
             owner["step"] = count
 
     def reach(self, norm: float) -> float:

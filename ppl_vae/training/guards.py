@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from pyro.infer.autoguide import AutoGuide
+from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import nn
 
 from ppl_vae.data.batches import Batch
@@ -139,6 +140,12 @@ def warn_of_columns(found: Structure) -> None:
 
 def _refuse_optimizer(name: str, spec: Any, schedule: Any = None) -> None:  # noqa: ANN401
     """Build both once on a parameter of no consequence: a fault shows before training."""
+    if isinstance(spec, PyroLRScheduler):
+        raise ValueError(
+            f"Got the scheduler {type(spec).__name__} as {name}; expected an optimizer, for a "
+            "scheduler of Pyro's is stepped by whoever owns the loop. Try (torch.optim.Adam, "
+            "{'lr': 1e-3}) with schedule=(torch.optim.lr_scheduler.ExponentialLR, {'gamma': 0.99})."
+        )
     if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[1], dict):
         return  # None, a PyroOptim, or a form that the updater refuses
     kind, options = spec

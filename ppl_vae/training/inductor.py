@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ import pyro
 import torch
 from pyro.infer import trace_elbo, trace_mean_field_elbo
 from torch import Tensor, fx
+from torch.distributions import Distribution
+from torch.overrides import TorchFunctionMode
 
 from ppl_vae.objectives import estimator
 
@@ -51,18 +55,20 @@ class Graph:
         module: Takes `held`, then the arguments.
         held: The tensors from outside that the function reads or changes: parameters, buffers.
         literals: Tensors that it makes of Python numbers: frozen into the graph.
-        places: Where in memory `held` were when it was traced.
+        places: Where in memory `held` were when it was traced, and whether they had gradients.
+        outputs: How many tensors the function returns; behind them are draws that nothing uses.
     """
 
     module: fx.GraphModule
     held: tuple[Tensor, ...]
     literals: tuple[Tensor, ...]
-    places: tuple[int, ...]
+    places: tuple[tuple[int, bool], ...]
+    outputs: int
 
     @property
     def moved(self) -> bool:
-        """Whether a held tensor lies elsewhere now: cast, on another device, exchanged."""
-        return tuple(t.data_ptr() for t in self.held) != self.places
+        """Whether a held tensor lies elsewhere now (cast, on another device), or was frozen."""
+        return _places(self.held) != self.places
 
     def same_as(self, other: Graph) -> bool:
         """Whether another trace gave the same operations on the same tensors and numbers."""
@@ -85,7 +91,7 @@ def trace(function: Callable[..., Tensors], arguments: Tensors) -> Graph:
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with _no_questions_asked():
+    with _no_questions_asked(), _Unasked():
         module = make_fx(function, tracing_mode="real")(*arguments)
     graph = module.graph
     first = next(iter(graph.nodes))
@@ -96,16 +102,18 @@ def trace(function: Callable[..., Tensors], arguments: Tensors) -> Graph:
         if all(u.target is torch.ops.aten.lift_fresh_copy.default for u in node.users):
             literals[node.target] = value
             continue
+        if not isinstance(value, Tensor):
+            raise NotImplementedError(f"the graph would hold a {type(value).__name__} of its own")
         if id(value) not in held:
             with graph.inserting_before(first):
                 held[id(value)] = value, graph.placeholder(f"held_{len(held)}")
         node.replace_all_uses_with(held[id(value)][1])
         graph.erase_node(node)
     graph.eliminate_dead_code()
+    outputs = _keep_draws(graph)
     module.recompile()
     tensors = tuple(v for v, _ in held.values())
-    places = tuple(t.data_ptr() for t in tensors)
-    return Graph(module, tensors, tuple(literals.values()), places)
+    return Graph(module, tensors, tuple(literals.values()), _places(tensors), outputs)
 
 
 def compiled(graph: Graph, arguments: Tensors) -> Callable[..., Tensors]:
@@ -117,12 +125,13 @@ def compiled(graph: Graph, arguments: Tensors) -> Callable[..., Tensors]:
 
     options = {"fallback_random": True, "size_asserts": False}
     held = tuple(t.detach() for t in graph.held)  # they share memory with the originals
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of itself
         function = torch._inductor.compile(graph.module, [*held, *arguments], options=options)
 
     def call(*values: Tensor) -> Tensors:
         with torch.no_grad():
-            return function(*held, *values)
+            return function(*held, *values)[: graph.outputs]
 
     return call
 
@@ -132,9 +141,69 @@ def interpreted(graph: Graph) -> Callable[..., Tensors]:
 
     def call(*values: Tensor) -> Tensors:
         with torch.no_grad():
-            return graph.module(*graph.held, *values)
+            found: Tensors = graph.module(*graph.held, *values)
+            return found[: graph.outputs]
 
     return call
+
+
+def reason(error: Exception) -> str:
+    """Say in half a sentence why tracing or compiling failed, and where in the user's code."""
+    first = str(error).strip().split("\n")[0].rstrip(".")
+    known = isinstance(error, _Asked | NotImplementedError)
+    if "_local_scalar_dense" in first:
+        known, first = True, _Asked.WORDS
+    where = [
+        f"{Path(f.filename).name}, line {f.lineno}"
+        for f in traceback.extract_tb(error.__traceback__)
+        if not any(f"/{package}/" in f.filename for package in ("torch", "pyro", "ppl_vae"))
+        and not f.filename.startswith("<")
+    ]
+    said = first if known else f"{type(error).__name__}: {first}"
+    return said + (f" ({where[-1]})" if where else "")
+
+
+class _Asked(RuntimeError):
+    """Python wants to know what is in a tensor: it would be frozen."""
+
+    WORDS = "Python asks for the value of a tensor, and may decide by it"
+
+
+class _Unasked(TorchFunctionMode):
+    """Refuses to tell Python what is in a tensor, traced or not."""
+
+    QUESTIONS = frozenset(
+        "item tolist numpy __array__ __bool__ __float__ __int__ __index__ __complex__ "
+        "__contains__ equal is_nonzero allclose".split()
+    )
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
+        if getattr(func, "__name__", "") in self.QUESTIONS:
+            raise _Asked(_Asked.WORDS)
+        return func(*args, **(kwargs or {}))
+
+
+def _places(tensors: Tensors) -> tuple[tuple[int, bool], ...]:
+    return tuple((t.data_ptr(), t.requires_grad) for t in tensors)
+
+
+def _keep_draws(graph: fx.Graph) -> int:
+    """Return draws that nothing uses too: the compiler would drop them, and shift the noise."""
+    (output,) = (n for n in graph.nodes if n.op == "output")
+    outputs = list(output.args[0])
+    needed: set[fx.Node] = set()
+    todo = [output]
+    while todo:
+        new = set(todo.pop().all_input_nodes) - needed
+        needed |= new
+        todo += new
+    unused = [
+        n
+        for n in graph.nodes
+        if n not in needed and torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())
+    ]
+    output.args = ([*outputs, *unused],)
+    return len(outputs)
 
 
 @contextmanager
@@ -146,7 +215,10 @@ def _no_questions_asked() -> Iterator[None]:
     try:
         for module, name, _ in kept:
             setattr(module, name, swapped[name])
+        validated = Distribution._validate_args
         with pyro.validation_enabled(False):
+            # None: not validated, and yet not told so, as by validate_args=False.
+            Distribution._validate_args = None if validated else False  # type: ignore[assignment]
             yield
     finally:
         for module, name, value in kept:

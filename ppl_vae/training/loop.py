@@ -15,7 +15,7 @@ from ppl_vae.objectives import Objective
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng, probing
 from ppl_vae.training.engine import Engine
 from ppl_vae.training.history import History
-from ppl_vae.training.progress import progress_bar
+from ppl_vae.training.progress import Bar, progress_bar
 from ppl_vae.training.step import TrainState
 
 
@@ -64,7 +64,7 @@ class Loop:
             for epoch in range(done, epochs):
                 if self.patience is not None and self.waited >= self.patience:
                     break
-                row = self._epoch(epoch, steps, bar.step)
+                row = self._epoch(epoch, steps, bar)
                 self.history.rows.append(row)
                 self._judge(row)
                 bar.epoch(row)
@@ -89,7 +89,7 @@ class Loop:
                 "patience=None, or give the objective a score(means)."
             )
 
-    def _epoch(self, epoch: int, steps: int, tick: Callable[[], None]) -> dict[str, float]:
+    def _epoch(self, epoch: int, steps: int, bar: Bar) -> dict[str, float]:
         start = time.perf_counter()
         clock = self.state.objective_state.epoch
         self.engine.look(self.state)
@@ -98,11 +98,13 @@ class Loop:
         norms, rows = 0.0, 0
         for k, index in enumerate(order.split(self.batch_size)):
             clock.fill_(epoch + k / steps)
+            if self.engine.about_to_compile(self.state):
+                bar.say("compiling the step")
             self.state, info = self.engine.step(self.state, self.train.take(index.to(clock.device)))
             _add(sums, {"loss": info.loss, **info.parts})
             rows += info.rows
             norms += info.grad_norm
-            tick()
+            bar.step()
         row = {"epoch": float(epoch + 1), **{k: float(v) / rows for k, v in sums.items()}}
         row |= {f"validation_{k}": v for k, v in self._validate().items()}
         row["grad_norm"] = norms / steps

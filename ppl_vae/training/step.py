@@ -44,7 +44,7 @@ class TrainState:
         clip_norm: Largest norm of the per-datum gradient, or None.
         steps: Steps done.
         params: Unconstrained parameters seen so far, by Pyro's name.
-        compiled: Whether the last step was a compiled one.
+        compiled: How many of them were taken by the compiled step.
     """
 
     program: nn.Module
@@ -54,11 +54,16 @@ class TrainState:
     clip_norm: float | None
     steps: int = 0
     params: dict[str, Tensor] = field(default_factory=dict)
-    compiled: bool = False
+    compiled: int = 0
 
     def __repr__(self) -> str:
-        how = ", compiled" if self.compiled else ""
-        return f"TrainState({self.steps} steps{how}, phases {[p.name for p in self.phases]})"
+        return f"TrainState({self.counted}, phases {[p.name for p in self.phases]})"
+
+    @property
+    def counted(self) -> str:
+        """How many steps were taken, and how."""
+        how = {0: "none", self.steps: "all"}.get(self.compiled, str(self.compiled))
+        return f"{self.steps} steps, {how} compiled"
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +118,9 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
     rows, scale = found.seen(batch.rows), found.scale(batch.rows)
     for phase in state.phases:
         rng = torch.get_rng_state()
-        buffers = [(b, b.clone()) for b in state.program.buffers()]
+        buffers = [
+            (b, b.clone()) for b in (*state.program.buffers(), *state.objective_state.buffers())
+        ]
         try:
             with poutine.trace(param_only=True) as capture:
                 loss, parts = phase.loss(state.objective_state, *batch.args, **batch.kwargs)

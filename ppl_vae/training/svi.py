@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro.infer
+import torch
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from ppl_vae.training.fit import as_objective
 from ppl_vae.training.step import TrainState
 from ppl_vae.training.updater import Updater
 
-LOOK = 100  # steps between two looks at Python's state
+FLAGS = 8  # combinations of flags, each with a compiled step of its own
 
 
 class CompiledSVI:
@@ -25,9 +26,15 @@ class CompiledSVI:
 
     The first step is Pyro's own; then the step (model, guide, loss, gradients, update) is traced
     once and compiled. Parameters, optimiser states and the store are those of SVI, and so are the
-    numbers up to rounding. What cannot be compiled goes on eagerly, in one warning that says why;
-    a Python value that a trace would freeze (a counter, a float that is annealed) is found and
-    falls back too. Train and eval mode are left as they are.
+    numbers up to rounding. Before every step the Python values that model and guide can reach
+    (flags, floats, ``net.training``), the program's tensors and Pyro's store are looked at: where
+    one has changed, the step is compiled again if the last one has lived long enough to pay for
+    it, and otherwise goes on eagerly, in one warning that names the change. Schedulers of
+    `pyro.optim` work as they do with SVI.
+
+    Not as in SVI: a guide that sets itself up on its first call (an autoguide) is called once
+    before the first step, which shifts its noise; a loss that is not finite raises; Pyro's checks
+    of data and parameters run inside the graph, those of shapes in the first steps alone.
 
     Args:
         model: A Pyro function of tensors.
@@ -53,6 +60,8 @@ class CompiledSVI:
         ... )
         >>> isinstance(svi.step(x), float)
         True
+        >>> svi
+        CompiledSVI(Trace_ELBO, 1 steps, none compiled)
     """
 
     def __init__(
@@ -69,47 +78,127 @@ class CompiledSVI:
                 f"Got a {type(optim).__name__} as optim; expected a PyroOptim, as SVI takes it. "
                 'Try pyro.optim.Adam({"lr": 1e-3}).'
             )
+        owner = getattr(loss, "__self__", None)  # of Trace_ELBO().differentiable_loss
+        estimator = owner if isinstance(owner, pyro.infer.ELBO) else loss
+        known = isinstance(estimator, pyro.infer.ELBO | type) or hasattr(estimator, "phases")
+        if callable(estimator) and not known:
+            raise ValueError(
+                f"Got the function {getattr(loss, '__name__', loss)!r} as loss; expected an "
+                "estimator. Try pyro.infer.Trace_ELBO(), or an objective with init, phases, score."
+            )
         found = {id(m): m for f in (model, guide) for _, m in reachable(f)}
         found |= {id(f): f for f in (model, guide) if isinstance(f, nn.Module)}
         found |= {id(m): m for m in modules}
-        self.program = Program(model, guide, modules=found.values())
-        self.objective = as_objective(loss)
-        self.optim = optim
-        self.state: TrainState | None = None
-        self.engine: Engine | None = None
+        self.model, self.guide, self.modules = model, guide, list(found.values())
+        self.objective = as_objective(estimator)
+        self.loss, self.optim = loss, optim
+        self.runs: dict[object, _Run] = {}
 
-    def step(self, *args: Tensor, **kwargs: Tensor) -> float:
+    @property
+    def compiled(self) -> int:
+        """How many steps were taken by the compiled step."""
+        return sum(run.state.compiled for run in self.runs.values())
+
+    def __repr__(self) -> str:
+        done, compiled = sum(run.state.steps for run in self.runs.values()), self.compiled
+        how = {0: "none", done: "all"}.get(compiled, str(compiled))
+        name = type(getattr(self.objective, "estimator", self.objective)).__name__
+        return f"CompiledSVI({name}, {done} steps, {how} compiled)"
+
+    def step(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401
         """Take a step and give the loss, summed over the batch, as `SVI.step` does.
 
+        Args:
+            args: Tensors, which enter the graph as data, as floats do (an annealed β, made a
+                tensor); flags, integers, strings and None, each combination of which is compiled
+                by itself, eight at most.
+            kwargs: As `args`.
+
         Raises:
-            ValueError: If an argument is no tensor, or the program does not suit the loss.
+            ValueError: If an argument is something else, or the program does not suit the loss.
             NonFiniteError: If the loss, a gradient or an updated parameter is not finite.
         """
-        batch = Batch(args, kwargs)
-        for value in batch.tensors:
-            if not isinstance(value, Tensor):
-                raise ValueError(
-                    f"Got a {type(value).__name__} among the arguments; expected tensors, which "
-                    "vary from step to step. Try functools.partial(model, flag=...) for what "
-                    "does not."
-                )
-        if self.state is None or self.engine is None:
-            self.state, self.engine = self._begin(batch)
-        if self.state.steps % LOOK == 0:
-            self.engine.look(self.state)
-        _, info = self.engine.step(self.state, batch)
-        return info.loss * self.state.objective_state.found.scale(batch.rows)
+        run, batch = self._run(args, kwargs)
+        run.engine.look(run.state)
+        _, info = run.engine.step(run.state, batch)
+        return info.loss * run.state.objective_state.found.scale(batch.rows)
 
-    def _begin(self, batch: Batch) -> tuple[TrainState, Engine]:
-        held = self.objective.init(self.program, batch)
-        phases = self.objective.phases(self.program, held)
+    @torch.no_grad()
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401
+        """Give the loss without taking a step, as `SVI.evaluate_loss` does: eagerly."""
+        run, batch = self._run(args, kwargs)
+        held = run.state.objective_state
+        return float(run.state.phases[0].loss(held, *batch.args, **batch.kwargs)[0])
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Run, Batch]:
+        values: dict[int | str, Any] = {**dict(enumerate(args)), **dict(sorted(kwargs.items()))}
+        flags = {k: v for k, v in values.items() if isinstance(v, bool | int | str | None)}
+        data = [v for v in values.values() if isinstance(v, Tensor) and v.is_floating_point()]
+        dtype = data[0].dtype if data else torch.get_default_dtype()
+        tensors = {k: _tensor(k, v, dtype) for k, v in values.items() if k not in flags}
+        given = {k: t for k, t in tensors.items() if isinstance(k, str)}
+        batch = Batch(tuple(t for k, t in tensors.items() if not isinstance(k, str)), given)
+        if not batch.tensors or not batch.tensors[0].dim() or not batch.rows:
+            raise ValueError(
+                f"Got {'no tensor' if not batch.tensors else 'a tensor without rows'} first among "
+                "the arguments; expected data of one row or more. Try svi.step(x, ...)."
+            )
+        key: object = tuple(flags.items())
+        many = key not in self.runs and len(self.runs) >= FLAGS
+        key = "many" if many else key
+        if key not in self.runs:
+            self.runs[key] = self._begin(batch, flags, "auto" if not many else False)
+        run = self.runs[key]
+        run.flags.clear()
+        run.flags.update(flags)
+        return run, batch
+
+    def _begin(self, batch: Batch, flags: dict[int | str, Any], compile: Any) -> _Run:  # noqa: ANN401, A002
+        held_flags = dict(flags)
+        parts = [_with_flags(f, held_flags) if flags else f for f in (self.model, self.guide)]
+        program = Program(*parts, modules=self.modules)
+        held = self.objective.init(program, batch)
+        phases = self.objective.phases(program, held)
         if len(phases) > 1:
             raise ValueError(
                 f"Got {type(self.objective).__name__}, which has the phases "
                 f"{[p.name for p in phases]}; expected a loss of one. Try fit(program, data, "
                 "objective=...), which takes them in turn."
             )
-        state = TrainState(
-            self.program, held, phases, {phases[0].name: Updater(self.optim)}, clip_norm=None
+        updaters = {phases[0].name: Updater(self.optim)}
+        state = TrainState(program, held, phases, updaters, clip_norm=None)
+        return _Run(state, Engine(self.objective, compile, steps=None), held_flags)
+
+
+class _Run(NamedTuple):
+    """What belongs to one combination of flags."""
+
+    state: TrainState
+    engine: Engine
+    flags: dict[int | str, Any]
+
+
+def _with_flags(function: Callable[..., Any], flags: dict[int | str, Any]) -> Callable[..., Any]:
+    """Put flags back where they stood among the arguments."""
+
+    def called(*args: Tensor, **kwargs: Tensor) -> Any:  # noqa: ANN401
+        places = {k: v for k, v in flags.items() if isinstance(k, int)}
+        rest = iter(args)
+        count = len(args) + len(places)
+        every = [places[k] if k in places else next(rest) for k in range(count)]
+        named = {k: v for k, v in flags.items() if isinstance(k, str)}
+        return function(*every, **kwargs, **named)
+
+    return called
+
+
+def _tensor(name: int | str, value: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    if isinstance(value, float):
+        return torch.tensor(value, dtype=dtype)
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"Got a {type(value).__name__} as argument {name!r}; expected tensors, numbers, flags, "
+            "strings or None. Try torch.as_tensor(...) for data, functools.partial(model, ...) for "
+            "what never varies."
         )
-        return state, Engine(self.objective, "auto", steps=None)
+    return value.contiguous()  # a graph is made for one layout in memory

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from pyro.optim import PyroOptim
-from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -40,10 +39,10 @@ class Updater:
         ours = (
             isinstance(optimizer, tuple) and len(optimizer) == 2 and isinstance(optimizer[1], dict)
         )
-        if isinstance(optimizer, PyroLRScheduler) or not (ours or isinstance(optimizer, PyroOptim)):
+        if not (ours or isinstance(optimizer, PyroOptim)):
             raise ValueError(
-                f"Got optimizer={optimizer!r}; expected a class and its arguments, or a PyroOptim "
-                "that is no scheduler. Try (torch.optim.Adam, {'lr': 1e-3}) with schedule=."
+                f"Got optimizer={optimizer!r}; expected a class and its arguments, or a PyroOptim. "
+                "Try (torch.optim.Adam, {'lr': 1e-3})."
             )
         if schedule is not None and isinstance(optimizer, PyroOptim):
             raise ValueError(
@@ -88,7 +87,11 @@ class Updater:
     def by_gradients(self, leaves: Sequence[Tensor]) -> GradientUpdate:
         """Give the update by gradients in the order of `leaves`, after a first step with them."""
         if isinstance(self.spec, PyroOptim):
-            optimizers = [self.spec.optim_objs[p] for p in leaves if p in self.spec.optim_objs]
+            if any(self.spec.grad_clip.get(p) is not None for p in leaves):
+                return GradientUpdate(self, leaves, None)  # Pyro clips each of them by itself
+            held = [self.spec.optim_objs[p] for p in leaves if p in self.spec.optim_objs]
+            # A scheduler of Pyro's keeps one of torch's for each parameter.
+            optimizers = [getattr(o, "optimizer", o) for o in held]
         else:
             optimizers = [self.optimizer] if self.optimizer is not None else []
         return GradientUpdate(self, leaves, fused_update(optimizers, leaves))
@@ -155,11 +158,17 @@ class GradientUpdate:
         self, updater: Updater, leaves: Sequence[Tensor], fused: FusedUpdate | None
     ) -> None:
         self.updater, self.leaves, self.fused = updater, leaves, fused
+        self.parameters = [leaf.detach() for leaf in leaves]
 
     def __call__(self, gradients: Sequence[Tensor], norm: float, clip_norm: float | None) -> None:
         """Take a step, with gradients of the norm scaled down to `clip_norm`."""
+        # Fused kernels walk through memory: a gradient has to lie there as its parameter does.
+        gradients = [
+            g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+            for p, g in zip(self.parameters, gradients, strict=True)
+        ]
         if clip_norm is not None and norm > clip_norm:
-            torch._foreach_mul_(list(gradients), clip_norm / norm)
+            gradients = torch._foreach_mul(gradients, clip_norm / norm)
         if self.fused is not None:
             self.fused(gradients)
             return
