@@ -37,6 +37,7 @@ PAIRS = [
     ("covariate", "importance weighted"),
     ("PyroModule", "3 particles, warm-up"),
     ("nested", "Trace_ELBO"),
+    ("bias before batch norm", "ELBO"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sysconfig
@@ -111,6 +112,9 @@ def trace(function: Callable[..., Tensors], arguments: Tensors) -> Graph:
         graph.erase_node(node)
     graph.eliminate_dead_code()
     outputs = _keep_draws(graph)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            node.meta.pop("val", None)  # some have one; the compiler wants all or none
     module.recompile()
     tensors = tuple(v for v, _ in held.values())
     return Graph(module, tensors, tuple(literals.values()), _places(tensors), outputs)
@@ -119,21 +123,48 @@ def trace(function: Callable[..., Tensors], arguments: Tensors) -> Graph:
 def compiled(graph: Graph, arguments: Tensors) -> Callable[..., Tensors]:
     """Compile a graph by inductor into a function of its arguments.
 
-    Its noise is eager's, draw by draw.
+    Its noise is eager's, draw by draw. A second process finds it in the compiler's cache.
     """
-    import torch._inductor
-
-    options = {"fallback_random": True, "size_asserts": False}
     held = tuple(t.detach() for t in graph.held)  # they share memory with the originals
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of itself
-        function = torch._inductor.compile(graph.module, [*held, *arguments], options=options)
+        try:
+            function = _compile(graph.module, [*held, *arguments], _FAST)
+        except Exception:  # torch raises what it likes: code in Python around the kernels may do
+            function = _compile(graph.module, [*held, *arguments], _SURE)
 
     def call(*values: Tensor) -> Tensors:
         with torch.no_grad():
             return function(*held, *values)[: graph.outputs]
 
     return call
+
+
+# Noise from torch's generator, not the compiler's own; shapes are known, and need no asserts.
+_SURE = {"fallback_random": True, "size_asserts": False}
+# The calls between kernels in C++ too; no compiling to find out what the processor can do.
+_FAST = {**_SURE, "cpp_wrapper": True}
+if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+    _FAST["cpp.vec_isa_ok"] = True
+
+
+def _compile(module: fx.GraphModule, inputs: list[Any], options: dict[str, bool]) -> Any:  # noqa: ANN401
+    import torch._inductor
+
+    log = logging.getLogger("torch._inductor.ir")
+    level, validated = log.level, Distribution._validate_args
+    log.setLevel(logging.ERROR)  # it warns of operations that go the long way
+    try:
+        # Unlike torch._inductor.compile it sets up what the cache of graphs asks for.
+        return torch._inductor.standalone_compile(
+            module,
+            inputs,
+            dynamic_shapes="from_example_inputs",
+            options={"config_patches": options},
+        )
+    finally:
+        log.setLevel(level)
+        Distribution._validate_args = validated  # torch's compiler turns it off
 
 
 def interpreted(graph: Graph) -> Callable[..., Tensors]:
@@ -212,15 +243,16 @@ def _no_questions_asked() -> Iterator[None]:
     modules = (trace_elbo, trace_mean_field_elbo, estimator)
     swapped = {"torch_item": _unasked, "warn_if_nan": _unwarned}
     kept = [(m, n, vars(m)[n]) for m in modules for n in swapped if n in vars(m)]
+    validated = Distribution._validate_args
     try:
         for module, name, _ in kept:
             setattr(module, name, swapped[name])
-        validated = Distribution._validate_args
         with pyro.validation_enabled(False):
             # None: not validated, and yet not told so, as by validate_args=False.
             Distribution._validate_args = None if validated else False  # type: ignore[assignment]
             yield
     finally:
+        Distribution._validate_args = validated  # Pyro restores its own idea of it
         for module, name, value in kept:
             setattr(module, name, value)
 
