@@ -1,8 +1,10 @@
 """Static MNIST with Pythae's settings: wall time of 250,000 compiled steps, and the test NLL.
 
 One hidden layer of 400 each way, ReLU, z = 40, batches of 100, 500 epochs of 50,000 images, Adam
-at 1e-4 times 10^(-1/5) after epochs 200, 350 and so on; held-out log p(x) by 200 importance
-samples. Pythae (Chadebec, Vincent and Allassonnière 2022) prints 89.78 for these settings.
+at --rate times 10^(-1/5) after epochs 200 and 350, the KL in closed form; of all epochs the best on
+the validation images counts, as in Pythae's trainer. Held-out log p(x) is by 200 importance
+samples. Pythae (Chadebec, Vincent and Allassonnière 2022) prints 89.78 for these settings; the rate
+of its run is not on record.
 
 Data: mnist_static.npz, Larochelle's fixed binarisation, bit-packed rows of 784 under train_x,
 valid_x and test_x, in --data-dir or $PPL_VAE_DATA. A run that is interrupted resumes from its
@@ -23,13 +25,23 @@ import torch
 from record import record
 from torch import Tensor
 
-from ppl_vae import MLP, VAE, Bernoulli, Conditional, Normal, StandardNormal, fit, log_evidence
+from ppl_vae import (
+    ELBO,
+    MLP,
+    VAE,
+    Bernoulli,
+    Conditional,
+    Normal,
+    StandardNormal,
+    fit,
+    log_evidence,
+)
 from ppl_vae.data import digits
 
 SEED = 0
 DRAWS = 200
 PYTHAE = 89.78
-MILESTONES = [200, 350, 500]
+MILESTONES = [200, 350]
 
 
 def main() -> None:
@@ -41,9 +53,10 @@ def main() -> None:
     parser.add_argument("--data-dir", default=os.environ.get("PPL_VAE_DATA", "."))
     parser.add_argument("--checkpoint", default="mnist_static.safetensors")
     parser.add_argument("--epochs", type=int, default=500)
+    parser.add_argument("--rate", type=float, default=1e-3)
     options = parser.parse_args()
     started = time.perf_counter()
-    train, test = small() if options.quick else static(Path(options.data_dir))
+    train, valid, test = small() if options.quick else static(Path(options.data_dir))
     epochs = 3 if options.quick else options.epochs
     cells = train.shape[1]
     torch.manual_seed(SEED)
@@ -56,9 +69,12 @@ def main() -> None:
     history, state = fit(
         vae,
         train,
+        objective=ELBO(analytic_kl=True),
+        validation=valid,
+        patience=epochs,
         epochs=epochs,
         batch_size=100,
-        optimizer=(torch.optim.Adam, {"lr": 1e-4}),
+        optimizer=(torch.optim.Adam, {"lr": options.rate}),
         schedule=(schedule, {"milestones": MILESTONES, "gamma": 10**-0.2}),
         seed=SEED,
         checkpoint=None if options.quick else options.checkpoint,
@@ -74,6 +90,9 @@ def main() -> None:
         "khat_above_limit": round(float(1 - evidence.quantified.mean()), 3),
         "pythae_nll": PYTHAE,
         "training_elbo": round(float(history["elbo"][-1]), 3),
+        "validation_elbo": round(float(history["validation_elbo"].max()), 3),
+        "best_epoch": int(history["validation_elbo"].argmax()) + 1,
+        "learning_rate": options.rate,
         "training_minutes": round(seconds / 60, 2),
         "ms_per_step": round(1e3 * seconds / state.steps, 3),
         "steps": state.steps,
@@ -83,18 +102,17 @@ def main() -> None:
     record(__file__, figures, seed=SEED, started=started, quick=options.quick)
 
 
-def static(folder: Path) -> tuple[Tensor, Tensor]:
-    """Training and test images, ``(N, 784)``, 0 and 1."""
+def static(folder: Path) -> list[Tensor]:
+    """Training, validation and test images, ``(N, 784)``, 0 and 1."""
     with np.load(folder / "mnist_static.npz", allow_pickle=False) as file:
-        unpacked = [np.unpackbits(file[k], axis=1)[:, :784] for k in ("train_x", "test_x")]
-    train, test = (torch.from_numpy(v).float() for v in unpacked)
-    return train, test
+        packed = [file[k] for k in ("train_x", "valid_x", "test_x")]
+    return [torch.from_numpy(np.unpackbits(v, axis=1)[:, :784]).float() for v in packed]
 
 
-def small() -> tuple[Tensor, Tensor]:
+def small() -> list[Tensor]:
     """A stand-in that everybody has."""
     x = torch.from_numpy(digits()[0] > 8).reshape(-1, 64).float()
-    return x[:1500], x[1500:]
+    return [x[:1300], x[1300:1500], x[1500:]]
 
 
 if __name__ == "__main__":

@@ -523,6 +523,8 @@ def test_arguments_by_name_in_any_order_and_layout(no_compiler) -> None:
         return z @ w.T + a - 2 * b
 
     wide = torch.cat([X, X], 1)[:16]
+    svi = CompiledSVI(*bare(logits), pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO())
+    assert svi._run((wide[:, :6],), {})[1].args[0].is_contiguous()  # as the compiler takes it
     steps = [
         *STEPS[:2],
         ((X[:16],), {"a": first, "b": second}),
@@ -551,8 +553,42 @@ def test_more_flags_than_are_worth_a_step_of_their_own(no_compiler) -> None:
     def logits(z, w, count):
         return (z @ w.T) / (1 + count)
 
-    svi = assert_as_svi(*bare(logits), [((X[:16], k), {}) for k in range(12)] + [((X[:16], 3), {})])
+    steps = [((X[:16], k), {}) for k in range(12)] + [((X[:16], 3), {})]
+    with pytest.warns(UserWarning, match="more than 8 combinations") as said:
+        svi = assert_as_svi(*bare(logits), steps)
+    assert len(said) == 1
     assert len(svi.runs) == 9 and svi.compiled == 1
+
+
+def test_more_shapes_than_are_worth_a_graph_of_their_own(no_compiler) -> None:
+    with pytest.warns(UserWarning, match="more than 8 shapes") as said:
+        svi = assert_as_svi(*bare(product), [((X[:k],), {}) for k in range(1, 15)])
+    assert len(said) == 1 and svi.compiled == 9
+
+
+@pytest.mark.parametrize("kind", ["AutoNormal", "AutoDiagonalNormal", "AutoDelta"])
+def test_autoguides_that_are_set_up(kind, no_compiler) -> None:
+    """They make their plates anew at every call, which changes nothing."""
+
+    def model(x):
+        with pyro.plate("cells", 6):
+            mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 1.0))
+            with pyro.plate("rows", len(x), dim=-2):
+                pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    guides = []
+
+    def guide(x):
+        return guides[-1](x)
+
+    def begin(svi):
+        guides.append(getattr(pyro.infer.autoguide, kind)(model))
+        guides[-1](X[:16])
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Got a guide with parameters for each row|.*Auto")
+        svi = assert_as_svi(model, guide, [begin, *STEPS])
+    assert svi.compiled == 7
 
 
 def test_a_loss_can_be_asked_for_without_a_step(no_compiler) -> None:
@@ -615,16 +651,14 @@ def test_a_step_that_has_paid_for_itself_is_compiled_again(no_compiler, monkeypa
 def test_what_is_outside_a_support_is_refused_as_eagerly(no_compiler) -> None:
     off = X[:16].clone()
     off[3, 2] = 3.0
-    with pytest.raises(ValueError, match="within the support"):
-        both(*bare(product), [*STEPS[:4], ((off,), {})])[1]
-    model, guide = bare(product)
-    pyro.clear_param_store()
-    svi = CompiledSVI(model, guide, pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO())
-    for _ in range(3):
-        svi.step(X[:16])
-    with pytest.raises(ValueError, match="within the support"):
-        svi.step(off)
-    assert np.isfinite(svi.step(X[:16])) and svi.compiled == 3
+
+    def refused(svi):
+        with pytest.raises(ValueError, match="within the support"):
+            svi.step(off)
+
+    # The steps after it draw what they would have drawn: the refused one was undone.
+    svi = assert_as_svi(*bare(product), [*STEPS[:4], refused, *STEPS[:3]])
+    assert svi.compiled == 6
 
 
 def test_what_a_program_does_not_want_checked_is_not(no_compiler) -> None:

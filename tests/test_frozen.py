@@ -149,11 +149,11 @@ def of_function():
 
 
 def behind_a_long_list():
-    calls, table = [0], list(range(30_000))
+    calls, table, named = [0], list(range(30_000)), {k: k for k in range(30_000)}
 
     def shift():
         calls[0] += 1
-        return 1.0 if calls[0] > table[1000] else 0.0
+        return 1.0 if calls[0] > table[1000] + named[0] else 0.0
 
     return shift
 
@@ -430,6 +430,24 @@ def test_an_equal_number_is_no_change() -> None:
     assert watch.changes() == []
     holder.rate = torch.tensor(0.5)
     assert len(watch.changes()) == 1
+
+
+def test_an_equal_container_is_no_change_and_is_looked_into_from_then_on(no_compiler) -> None:
+    holder = types.SimpleNamespace(options={"shift": 0.1})
+
+    def rate(epoch):
+        if epoch == 1:
+            holder.options = {"shift": 0.1}
+        elif epoch == 3:
+            holder.options["shift"] = 0.5
+        return 1.0
+
+    schedule = (torch.optim.lr_scheduler.LambdaLR, {"lr_lambda": rate})
+    with pytest.warns(UserWarning, match="options.'shift': 0.1, then 0.5"):
+        found = trained(
+            shifting(lambda: holder.options["shift"]), compile="auto", schedule=schedule
+        )
+    assert found.state.compiled == 11
 
 
 def test_a_program_of_too_many_values_is_not_compiled(no_compiler, monkeypatch) -> None:

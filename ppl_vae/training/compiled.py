@@ -19,6 +19,7 @@ from ppl_vae.training.frozen import Watch
 from ppl_vae.training.inductor import Graph, compiled, interpreted, reason, trace
 from ppl_vae.training.step import StepInfo, TrainState, left_the_finite, train_step
 from ppl_vae.training.validity import Validity
+from ppl_vae.training.warned import warn
 
 T = TypeVar("T")
 SHAPES = 8  # of batches; each is traced once
@@ -168,13 +169,13 @@ class CompiledStep:
     """
 
     def __init__(self, state: TrainState, batch: Batch, roots: Sequence[object]) -> None:
-        self.watch = Watch(*roots)
+        self.roots, self.watch = roots, Watch(*roots)
         if not self.watch.complete:
             raise CannotCompile("model and guide reach more Python values than can be watched")
         if self.watch.iterators:
             shown = ", ".join(self.watch.iterators[:3])
             raise CannotCompile(f"an iterator may give something else at every step ({shown})")
-        self.taken = 0
+        self.taken, self.said = 0, False
         self.store = dict(state.params)
         self.names = {id(p): name for name, p in state.tensors().items()}
         self.first = self._losses(state, batch)
@@ -184,7 +185,8 @@ class CompiledStep:
         # What a step may change before it turns out bad: all, where one phase follows another.
         alone = len(state.phases) == 1
         kept = state.program.buffers() if alone else state.tensors().values()
-        self.kept = [t.detach() for t in (*kept, *state.objective_state.buffers())]
+        critics = (b for n, b in state.objective_state.named_buffers() if n != "epoch")
+        self.kept = [t.detach() for t in (*kept, *critics)]
         self.updates = [
             _or_cannot(state.updaters[loss.phase.name].by_gradients, loss.leaves)
             for loss in self.first
@@ -199,6 +201,7 @@ class CompiledStep:
         shapes = _shapes(batch)
         if shapes not in self.losses:
             if len(self.losses) > SHAPES:
+                self._say_that_shapes_are_many()
                 return train_step(state, batch)
             self.losses[shapes] = self._of_another_shape(state, batch)
         losses = self.losses[shapes]
@@ -233,6 +236,11 @@ class CompiledStep:
         state.compiled += 1
         return state, cast(StepInfo, first)
 
+    def _say_that_shapes_are_many(self) -> None:
+        if not self.said:
+            warn(f"Batches have more than {SHAPES} shapes: steps of others are not compiled.")
+        self.said = True
+
     def tidy(self) -> None:
         """Keep denormal numbers out of the optimisers' state."""
         for update in self.updates:
@@ -241,6 +249,10 @@ class CompiledStep:
     def changed(self) -> list[str]:
         """Name what is no longer what it was when the step was traced: values, tensors."""
         found = self.watch.changes()
+        if self.watch.stale and not found:
+            self.watch = Watch(*self.roots)
+            for loss in (loss for losses in self.losses.values() for loss in losses):
+                loss.watch = self.watch
         held = pyro.get_param_store()._params
         if not all(map(is_, map(held.get, self.store), self.store.values())):
             found.append("Pyro's store holds other parameters")

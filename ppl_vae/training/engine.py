@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from pathlib import Path
 from typing import Literal
 
 from ppl_vae.data.batches import Batch
@@ -12,6 +9,7 @@ from ppl_vae.objectives import Objective
 from ppl_vae.training.compiled import CannotCompile, CompiledStep
 from ppl_vae.training.inductor import why_not
 from ppl_vae.training.step import StepInfo, TrainState, train_step
+from ppl_vae.training.warned import warn
 
 Compile = bool | Literal["auto"]
 
@@ -86,16 +84,4 @@ class Engine:
                 f"Got compile=True, but the step cannot be compiled: {reason}. Expected a program "
                 "of tensor operations alone. Try compile=False."
             ) from error
-        warnings.warn(
-            f"Training goes on without the compiler: {reason}. Steps take longer.",
-            stacklevel=_users_frame(),
-        )
-
-
-def _users_frame() -> int:
-    """How far up the first caller outside this library is, as seen by the caller of this."""
-    home = str(Path(__file__).parents[1])
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(home):
-        frame, level = frame.f_back, level + 1
-    return level
+        warn(f"Training goes on without the compiler: {reason}. Steps take longer.")

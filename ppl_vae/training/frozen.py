@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 _LIMIT = 20_000  # values of a program
@@ -39,6 +40,7 @@ class Watch:
     Attributes:
         iterators: Where iterators are held: nobody can tell what they give next.
         complete: Whether all that can be reached is watched.
+        stale: Whether a container was exchanged for an equal one, which is not looked into.
 
     Example:
         >>> beta = {"now": 1.0}
@@ -68,9 +70,9 @@ class Watch:
             _Content("NumPy's random numbers", _numpy_state, np.random.set_state),
         ]
         # Installed packages keep caches of their own; the program's own package may be one too.
-        own = [m for r in roots if isinstance(r, nn.Module) for m in r.modules()]
-        held = (getattr(m, name, None) for m in own for name in ("model", "guide"))
-        self._own = {_home(type(m)) for m in own} | {_home(f) for f in held}
+        nets = [m for r in roots if isinstance(r, nn.Module) for m in r.modules()]
+        functions = [vars(m).get(name) for m in nets for name in ("model", "guide")]
+        self._own = {_home(type(m)) for m in nets} | {_home(f) for f in functions}
         seen: set[int] = set()
         stack: list[tuple[str, Any]] = [(f"[{k}]", r) for k, r in enumerate(roots)]
         while stack and len(self._key) < _LIMIT:
@@ -81,6 +83,7 @@ class Watch:
             if not self._is_leaf(path, value):
                 stack += self._into(path, value)
         self.complete = not stack
+        self.stale = False
 
     def changes(self, *, generators: bool = False) -> list[str]:
         """Say what is no longer as it was: "path: value, then value".
@@ -95,7 +98,8 @@ class Watch:
         for k, (path, old) in enumerate(zip(self._path, self._value, strict=True)):
             now = _read(self._get[k], self._key[k])
             if _same(old, now):
-                self._value[k] = now  # an equal number: compared by identity from now on
+                self._value[k] = now  # an equal one: compared by identity from now on
+                self.stale |= not isinstance(now, _PLAIN) and now is not old
             else:
                 found.append(f"{_name(path)}: {_shown(old)}, then {_shown(now)}")
         for owner, length in zip(self._sized, self._length, strict=True):
@@ -117,7 +121,7 @@ class Watch:
                 owner.clear()
                 owner.update(copy)
         for k, old in enumerate(self._value):
-            if not _same(old, _read(self._get[k], self._key[k])):
+            if _read(self._get[k], self._key[k]) is not old:
                 self._set[k](self._key[k], old)
         for content in (*self._contents, *self._generators):
             if content.changed():
@@ -326,11 +330,22 @@ def _read(get: Callable[[Any], object], key: object) -> object:
         return None
 
 
-def _same(a: object, b: object) -> bool:
+def _same(a: Any, b: Any) -> bool:  # noqa: ANN401
+    """Whether a value is what it was: itself, an equal number, or a container built anew."""
     if a is b:
         return True
-    plain = isinstance(a, _PLAIN) or isinstance(a, np.generic)
-    return plain and type(a) is type(b) and bool(a == b or (a != a and b != b))  # noqa: PLR0124
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, _PLAIN) or isinstance(a, np.generic):
+        return bool(a == b or (a != a and b != b))  # noqa: PLR0124
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(v, b[k]) for k, v in a.items())
+    if isinstance(a, Messenger):  # an autoguide makes its plates at every call
+        plain = [{k: v for k, v in vars(m).items() if isinstance(v, _PLAIN)} for m in (a, b)]
+        return plain[0] == plain[1]
+    return False
 
 
 def _name(path: str) -> str:

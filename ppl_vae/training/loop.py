@@ -18,6 +18,8 @@ from ppl_vae.training.history import History
 from ppl_vae.training.progress import Bar, progress_bar
 from ppl_vae.training.step import TrainState
 
+FORWARD = 4  # batches that take about as much memory forwards as one does forwards and back
+
 
 @dataclass
 class Loop:
@@ -131,7 +133,7 @@ class Loop:
             evaluating(self.state.objective_state),  # a critic too
             forked_rng(device_of(program), seed=0),
         ):
-            for index in torch.arange(self.held.rows).split(self.batch_size):
+            for index in torch.arange(self.held.rows).split(FORWARD * self.batch_size):
                 held = self.held.take(index.to(clock.device))
                 loss, parts = self.state.phases[0].loss(
                     self.state.objective_state, *held.args, **held.kwargs

@@ -17,6 +17,7 @@ from ppl_vae.training.engine import Engine
 from ppl_vae.training.fit import as_objective
 from ppl_vae.training.step import TrainState
 from ppl_vae.training.updater import Updater
+from ppl_vae.training.warned import warn
 
 FLAGS = 8  # combinations of flags, each with a compiled step of its own
 
@@ -145,6 +146,8 @@ class CompiledSVI:
             )
         key: object = tuple(flags.items())
         many = key not in self.runs and len(self.runs) >= FLAGS
+        if many and "many" not in self.runs:
+            warn(f"Flags come in more than {FLAGS} combinations: steps of others are not compiled.")
         key = "many" if many else key
         if key not in self.runs:
             self.runs[key] = self._begin(batch, flags, "auto" if not many else False)
