@@ -284,7 +284,7 @@ def test_gradients_of_the_graph_are_those_of_the_program(name, no_compiler) -> N
     leaves = list(state.params.values())
     loss = module.CompiledLoss(program, phase, state.objective_state, leaves, batch, Watch(program))
     with torch.random.fork_rng():
-        _, *expected = loss._evaluate(*values)
+        _, *expected = loss._evaluate([], *values)
     found = loss(batch)
     assert len(found.gradients) == len(expected) > 0
     for a, b in zip(found.gradients, expected, strict=True):
@@ -755,14 +755,14 @@ def test_compiled_svi_refuses_what_it_cannot_do() -> None:
 
 
 def test_noise_that_nothing_uses_is_drawn_all_the_same() -> None:
-    def function(x):
+    def function(guards, x):
         torch.rand(3)
         return (x + torch.randn(4),)
 
     graph = trace(function, [X[0, :4]])
     assert graph.outputs == 1
     torch.manual_seed(0)
-    (expected,) = function(X[0, :4])
+    (expected,) = function([], X[0, :4])
     after = torch.rand(())
     torch.manual_seed(0)
     with torch.no_grad():
@@ -792,14 +792,14 @@ def test_inductor_gives_the_programs_numbers(name, objective) -> None:
 
 @needs_compiler
 def test_the_compiler_draws_what_nothing_uses() -> None:
-    def function(x):
+    def function(guards, x):
         torch.rand(3)
         torch.nn.functional.dropout(x, 0.5)
         return (x + torch.randn(4),)
 
     graph = trace(function, [X[0, :4]])
     torch.manual_seed(0)
-    (expected,) = function(X[0, :4])
+    (expected,) = function([], X[0, :4])
     after = torch.rand(())
     torch.manual_seed(0)
     (found,) = compiled(graph, [X[0, :4]])(X[0, :4])

@@ -10,20 +10,21 @@ from typing import NamedTuple, TypeVar, cast
 
 import pyro
 import torch
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.phases import ObjectiveState, Phase
 from ppl_vae.programs.modes import buffers_kept, device_of, forked_rng, noise_kept
 from ppl_vae.training.frozen import Watch
-from ppl_vae.training.inductor import Graph, compiled, interpreted, reason, trace
+from ppl_vae.training.inductor import Graph, compiled, has_hook, interpreted, reason, trace
 from ppl_vae.training.step import StepInfo, TrainState, left_the_finite, train_step
-from ppl_vae.training.validity import Validity
 from ppl_vae.training.warned import warn
 
 T = TypeVar("T")
 SHAPES = 8  # of batches; each is traced once
-CHECKS = frozenset(10**k for k in range(10))  # steps at which eager and compiled are compared
+CHECKS = {1, 10, 100}  # steps at which eager and compiled are compared,
+OFTEN = 1000  # and every so many
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}  # clean programs: 2e-7 and 4e-16
 
 
@@ -66,6 +67,8 @@ class CompiledLoss:
         self.watch = watch
         self.per_datum = 1 / (state.found.seen(batch.rows) * state.found.scale(batch.rows))
         self.candidates = list({id(p): p for p in leaves}.values())
+        if any(map(has_hook, self.candidates)):
+            raise CannotCompile("a parameter has a hook that is called when it has its gradient")
         self.reached: list[int] = []  # candidates that a gradient reaches, as last evaluated
         self.names: tuple[str, ...] = ()
         self.taken = 0  # evaluations
@@ -108,7 +111,7 @@ class CompiledLoss:
         if not math.isfinite(sum(found.numbers[:2])):
             return None  # a bad step, which the program itself is asked about
         with self._undone():
-            numbers, *gradients = self._evaluate(*batch.tensors)
+            numbers, *gradients = self._evaluate([], *batch.tensors)
             same_noise = torch.equal(noise, torch.get_rng_state())
         if [id(self.candidates[k]) for k in self.reached] != [id(p) for p in self.leaves]:
             return "other parameters move"
@@ -131,6 +134,7 @@ class CompiledLoss:
             for module in (self.program, self.state):
                 stack.enter_context(buffers_kept(module))
             stack.enter_context(forked_rng(device_of(self.program)))
+            self.watch.begin()
             try:
                 yield
             finally:
@@ -140,19 +144,20 @@ class CompiledLoss:
             if moved:
                 raise CannotCompile(f"Python state changes as it runs ({'; '.join(moved[:3])})")
 
-    def _evaluate(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def _evaluate(self, guards: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self.example.args)
         named = dict(zip(self.example.kwargs, tensors[count:], strict=True))
-        with Validity() as valid:
-            loss, parts = (self.phase.traceable or self.phase.loss)(
-                self.state, *tensors[:count], **named
-            )
+        loss, parts = (self.phase.traceable or self.phase.loss)(
+            self.state, *tensors[:count], **named
+        )
         found = torch.autograd.grad(loss, self.candidates, allow_unused=True)
         self.reached = [k for k, g in enumerate(found) if g is not None]
         gradients = [g for g in found if g is not None]
         norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt() * self.per_datum
         self.names = tuple(parts)
-        numbers = [v.detach().double() for v in (loss, valid.or_nan(norm), *parts.values())]
+        if guards:  # a norm that is none makes the step a bad one, which is taken eagerly
+            norm = torch.where(torch.stack(guards).all(), norm, torch.nan)
+        numbers = [v.detach().double() for v in (loss, norm, *parts.values())]
         return torch.stack(numbers), *gradients
 
 
@@ -169,13 +174,14 @@ class CompiledStep:
     """
 
     def __init__(self, state: TrainState, batch: Batch, roots: Sequence[object]) -> None:
-        self.roots, self.watch = roots, Watch(*roots)
+        self.roots, self.watch = roots, _or_cannot(Watch, *roots)
         if not self.watch.complete:
             raise CannotCompile("model and guide reach more Python values than can be watched")
         if self.watch.iterators:
             shown = ", ".join(self.watch.iterators[:3])
             raise CannotCompile(f"an iterator may give something else at every step ({shown})")
         self.taken, self.said = 0, False
+        self.refuted = 0  # steps that are bad as a graph and good as they are
         self.store = dict(state.params)
         self.names = {id(p): name for name, p in state.tensors().items()}
         self.first = self._losses(state, batch)
@@ -205,16 +211,28 @@ class CompiledStep:
                 return train_step(state, batch)
             self.losses[shapes] = self._of_another_shape(state, batch)
         losses = self.losses[shapes]
-        if losses[0].taken + 1 in CHECKS:
+        turn = losses[0].taken + 1
+        if turn in CHECKS or turn % OFTEN == 0:
             self._compare(losses, batch)
         rewind = noise_kept(batch.device)
         before = [(t, t.clone()) for t in self.kept]
+
+        def undo() -> None:
+            rewind()
+            with torch.no_grad():
+                for tensor, kept in before:
+                    tensor.copy_(kept)
+
         found = state.objective_state.found
         rows, scale = found.seen(batch.rows), found.scale(batch.rows)
         parts: dict[str, float] = {}
         first: StepInfo | None = None
         for loss, update in zip(losses, self.updates, strict=True):
-            numbers, gradients = loss(batch)
+            try:
+                numbers, gradients = loss(batch)
+            except Exception as error:  # torch raises what it likes
+                undo()
+                raise CannotCompile(reason(error)) from error
             value, norm, *rest = numbers
             bad = not math.isfinite(value + norm)
             if not bad:
@@ -222,13 +240,13 @@ class CompiledStep:
                 old = [p.detach().clone() for p in loss.leaves] if careful else []
                 update(gradients, norm, state.clip_norm)
                 if careful and left_the_finite(old, loss.leaves):
-                    bad, before = True, [*before, *zip(loss.leaves, old, strict=True)]
+                    bad = True
+                    before += zip(loss.leaves, old, strict=True)
             if bad:
-                rewind()
-                with torch.no_grad():
-                    for tensor, kept in before:
-                        tensor.copy_(kept)
-                return train_step(state, batch)
+                undo()
+                taken = train_step(state, batch)  # which raises, where it really is bad
+                self.refuted += 1
+                return taken
             parts.update(zip(loss.names, rest, strict=True))
             first = first or StepInfo(value / scale, parts, norm, rows)
         self.taken += 1
@@ -249,6 +267,8 @@ class CompiledStep:
     def changed(self) -> list[str]:
         """Name what is no longer what it was when the step was traced: values, tensors."""
         found = self.watch.changes()
+        if _PYRO_STACK:
+            found.append("a handler of Pyro's is around the step")
         if self.watch.stale and not found:
             self.watch = Watch(*self.roots)
             for loss in (loss for losses in self.losses.values() for loss in losses):
@@ -266,7 +286,7 @@ class CompiledStep:
             if difference is not None:
                 raise CannotCompile(
                     f"the compiled step is not the program: {difference}. Steps since the last "
-                    f"comparison may be wrong, at most {loss.taken}"
+                    f"comparison may be wrong, at most {min(loss.taken, OFTEN)}"
                 )
 
     def _of_another_shape(self, state: TrainState, batch: Batch) -> list[CompiledLoss]:
@@ -315,18 +335,20 @@ def _or_cannot(function: Callable[..., T], *arguments: object) -> T:
 
 def _difference(truth: Evaluation, found: Evaluation, leaves: Sequence[str]) -> str | None:
     """What differs by more than rounding, in words."""
-    tolerance = TOLERANCE.get(truth.gradients[0].dtype, 1e-2)
+    tolerance = max(TOLERANCE.get(g.dtype, 1e-2) for g in truth.gradients)
     size = max(abs(v) for v in (*truth.numbers[:1], *truth.numbers[2:]))
     pairs = list(zip(truth.numbers, found.numbers, strict=True))
     for k, (expected, got) in enumerate(pairs):
-        if k != 1 and not abs(expected - got) <= tolerance * size:  # the norm is of the gradients
+        if k != 1 and not abs(expected - got) <= tolerance * size:  # 1 is the gradients' norm
             name = "the loss" if k == 0 else "a part of the loss"
             return f"{name} is {got:.9g} where the program gives {expected:.9g}"
     sizes = [float(g.abs().max()) if g.numel() else 0.0 for g in truth.gradients]
-    # Where terms cancel (a bias before BatchNorm) nothing but their rounding is left.
-    rounding = 100 * torch.finfo(truth.gradients[0].dtype).eps * max(sizes)
+    # Where terms cancel (a bias before BatchNorm) nothing but their rounding is left, and numbers
+    # of less precision may have been on the way to numbers of more.
+    eps = max(torch.finfo(g.dtype).eps for g in truth.gradients)
+    floor = 100 * eps * max(sizes)
     for name, own, a, b in zip(leaves, sizes, truth.gradients, found.gradients, strict=True):
         off = float((a - b).abs().max()) if a.numel() else 0.0
-        if not off <= max(100 * tolerance * own, rounding):
+        if not off <= max(100 * tolerance * own, floor):
             return f"the gradient of {name} is off by {off:.3g}, of {own:.3g}"
     return None

@@ -16,6 +16,7 @@ Compile = bool | Literal["auto"]
 TIDY = 200  # steps after which the moments of dead units may turn denormal
 WORTH = 10_000  # steps from which on compiling is sure to pay: it takes about ten seconds
 AGAIN = 1_000  # steps that a compiled step must have lived for another to be worth it
+REFUTED = 3  # steps that a graph may call bad wrongly
 TIMES = 4  # that one run compiles, at most
 
 
@@ -42,6 +43,7 @@ class Engine:
         self.compiled: CompiledStep | None = None
         self.times = 0  # that a step was compiled
         self.looked = 0  # at which step
+        self.anew = False  # compile again, after an eager step
         if self.wanted and (reason := why_not()) is not None:
             self._give_up(reason)
 
@@ -51,6 +53,9 @@ class Engine:
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         """Take one step; the first one eagerly, for parameters may be born in it."""
+        if self.anew:
+            state.params.clear()  # an eager step fills them with those of now
+            self.anew = False
         try:
             if self.about_to_compile(state):
                 self.compiled = CompiledStep(state, batch, (state.program, self.objective))
@@ -58,6 +63,8 @@ class Engine:
             if self.compiled is not None:
                 found = self.compiled(state, batch)
                 self.strict = False  # what happens later must not cost the steps so far
+                if self.compiled.refuted > REFUTED:
+                    self._give_up("steps are bad as a graph that are good as they are")
                 return found
         except CannotCompile as error:
             self._give_up(str(error), error)
@@ -72,8 +79,7 @@ class Engine:
         self.looked = state.steps
         if changed := self.compiled.changed():
             if self.compiled.taken >= AGAIN and self.times < TIMES:
-                self.compiled = None
-                state.params.clear()  # an eager step fills them anew, then it is compiled again
+                self.compiled, self.anew = None, True
                 return
             self._give_up(f"Python state has changed ({'; '.join(changed[:3])})")
 

@@ -87,8 +87,8 @@ def fit(
         device: Where to train; None leaves the program where it is.
         compile: Trace the whole step once and compile it: many times as fast on small nets, the
             same numbers up to rounding. "auto" does so in runs of 10,000 steps or more, and where
-            it cannot be done goes on without, in one warning; True refuses such a program before
-            training. The result says how many steps were compiled.
+            it cannot be done goes on without, in one warning; True refuses such a program at its
+            second step. The result says how many steps were compiled.
         checkpoint: A file to write after each epoch. If it is there, training resumes from it and
             ends bit-equal to a run that was never interrupted.
         progress: Show a progress bar.

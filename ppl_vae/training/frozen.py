@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 import random
 import sys
 import types
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from enum import Enum
 from operator import call, eq, is_
@@ -23,8 +25,11 @@ _BYTES = 100_000  # of an array; a larger one is data
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, Enum)
 _FOREIGN = {"torch", "pyro", "numpy", "builtins", "collections", "typing", "math", "weakref"}
 _NO_STATE = _FOREIGN | {"logging", "threading", "warnings"}  # what theirs holds is no model's
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_QUIET = frozenset(vars(nn.Module())) - {"training", *_HOOKS}  # of no account while empty
+_LOUD = {"training", "_modules", "_parameters", "_buffers"}
+_LOUD |= {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
+_QUIET = frozenset(vars(nn.Module())) - _LOUD  # of no account
+_BOUND = (types.FunctionType, staticmethod, classmethod, property)
+_SLOT = (types.MemberDescriptorType, types.GetSetDescriptorType, type)
 
 
 class Watch:
@@ -72,7 +77,8 @@ class Watch:
         # Installed packages keep caches of their own; the program's own package may be one too.
         nets = [m for r in roots if isinstance(r, nn.Module) for m in r.modules()]
         functions = [vars(m).get(name) for m in nets for name in ("model", "guide")]
-        self._own = {_home(type(m)) for m in nets} | {_home(f) for f in functions}
+        self._own = {_home(type(m)) for m in nets} | {_home(_unwrapped(f)) for f in functions}
+        self._entered: set[int] = set()  # modules, on the way through modules
         seen: set[int] = set()
         stack: list[tuple[str, Any]] = [(f"[{k}]", r) for k, r in enumerate(roots)]
         while stack and len(self._key) < _LIMIT:
@@ -89,8 +95,8 @@ class Watch:
         """Say what is no longer as it was: "path: value, then value".
 
         Args:
-            generators: Look at generators of random numbers too. What draws from one as a program
-                runs is found by this; others may draw from it as they like.
+            generators: Look at generators of random numbers too, against what they were at
+                `begin`: what draws from one as a program runs. In between others may as they like.
         """
         if self._is_same() and not generators:
             return []
@@ -111,6 +117,11 @@ class Watch:
                 found.append(f"a list of {length} has {len(owner)} now")
         watched = self._contents + (self._generators if generators else [])
         return found + [f"{_name(c.path)}: drawn from or set" for c in watched if c.changed()]
+
+    def begin(self) -> None:
+        """Take generators of random numbers as they are now."""
+        for generator in self._generators:
+            generator.value = generator.read()
 
     def rewind(self) -> None:
         """Put everything back to what it was."""
@@ -134,7 +145,7 @@ class Watch:
                 and all(map(is_, map(call, self._get, self._key), self._value))
                 and not any(content.changed() for content in self._contents)
             )
-        except (LookupError, ValueError, AttributeError):  # an index, a cell, a slot is gone
+        except Exception:  # an index, a cell, a slot is gone; a mapping of the user's own
             return False
 
     def _is_leaf(self, path: str, value: Any) -> bool:  # noqa: ANN401
@@ -143,16 +154,17 @@ class Watch:
         if isinstance(value, np.ndarray):
             if value.nbytes < _BYTES:
                 write = functools.partial(np.copyto, value)
-                self._contents.append(_Content(path, value.copy, write, np.array_equal))
+                self._contents.append(_Content(path, value.copy, write, _same_array))
             return True
-        if isinstance(value, set):
-            self._contents.append(_Content(path, value.copy, functools.partial(_refill, value)))
+        if isinstance(value, set | deque):
+            write = functools.partial(_refill, value)
+            self._contents.append(_Content(path, value.copy, write, _same))
             return True
         generator = _generator(path, value)
         if generator is not None:
             self._generators.append(generator)
             return True
-        if isinstance(value, Iterator):
+        if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
             self.iterators.append(_name(path))
             return True
         return False
@@ -167,22 +179,29 @@ class Watch:
         if isinstance(value, dict):
             return self._watch_dict(path, value, repr)
         if isinstance(value, MutableMapping):  # os.environ, say
-            self._contents.append(_Content(path, functools.partial(dict, value), value.update))
+            write = functools.partial(_refill_map, value)
+            self._contents.append(_Content(path, functools.partial(dict, value), write, _same))
             return [(f"{path}.{k!r}", v) for k, v in value.items()]
         if isinstance(value, list):
             return self._watch_list(path, value)
         if isinstance(value, tuple | frozenset):
             return [(f"{path}.{k}", v) for k, v in enumerate(value)]
         if isinstance(value, nn.Module):
-            shown = {k for k, v in vars(value).items() if v or k not in _QUIET}
+            shown = vars(value).keys() - _QUIET
             found = self._watch_dict(path, vars(value), str, shown)
             return found + self._into_class(path, type(value))
-        if isinstance(value, type | types.ModuleType) or _home(value) in _NO_STATE:
+        if isinstance(value, type):
+            return self._into_class(path, value)
+        if isinstance(value, Messenger):
+            plain = {k for k, v in vars(value).items() if _is_value(v)}
+            return self._watch_dict(path, vars(value), str, plain)
+        if isinstance(value, types.ModuleType) or _home(value) in _NO_STATE:
             return []
         found = self._watch_dict(path, vars(value), str) if hasattr(value, "__dict__") else []
         for name in _slots(type(value)):
             if hasattr(value, name):
-                found += self._watch(path, value.__getattribute__, value.__setattr__, name)
+                write = functools.partial(object.__setattr__, value)  # frozen or not
+                found += self._watch(path, value.__getattribute__, write, name)
         return found + self._into_class(path, type(value))
 
     def _is_library(self, value: object) -> bool:
@@ -234,14 +253,13 @@ class Watch:
     def _into_class(self, path: str, kind: type) -> list[tuple[str, Any]]:
         found = []
         for owner in (k for k in kind.__mro__ if not self._is_library(k) and not _is_ours(k)):
+            write = functools.partial(setattr, owner)
             for name, value in vars(owner).items():
-                if _is_value(value) and not name.startswith("__"):
-                    write = functools.partial(setattr, owner)
+                if isinstance(value, _BOUND):
+                    self._watch(path, vars(owner).get, write, name)  # exchanged, or looked into
+                    found.append((f"{path}.{name}", _unwrapped(value)))
+                elif not name.startswith("__") and not isinstance(value, _SLOT):
                     found += self._watch(path, vars(owner).get, write, name)
-                elif isinstance(value, types.FunctionType):
-                    found.append((f"{path}.{name}", value))
-                elif isinstance(value, property) and value.fget is not None:
-                    found.append((f"{path}.{name}", value.fget))
         return found
 
     def _into_function(self, path: str, function: types.FunctionType) -> list[tuple[str, Any]]:
@@ -256,24 +274,29 @@ class Watch:
                 )
             except ValueError:  # bound later
                 continue
-        names = set(code.co_names)
-        for inner in (c for c in code.co_consts if isinstance(c, types.CodeType)):
-            names |= set(inner.co_names)
-        outside = function.__globals__
-        for name in names & set(outside):
-            value = outside[name]
-            if not isinstance(value, types.ModuleType | type):
-                found += self._watch(path, outside.get, outside.__setitem__, name)
-            elif _home(value) not in _FOREIGN:
-                within, write = vars(value), functools.partial(setattr, value)
-                for part in names & set(within):
-                    if _is_value(within[part]):
-                        found += self._watch(f"{path}.{name}", within.get, write, part)
-                    elif isinstance(within[part], types.FunctionType):
-                        found.append((f"{path}.{name}.{part}", within[part]))
+        found += self._into_namespace(path, function.__globals__, _names(code))
         if function.__dict__:
             found += self._watch_dict(path, function.__dict__, str)
         return found + [(path, function.__defaults__), (path, function.__kwdefaults__)]
+
+    def _into_namespace(
+        self, path: str, held: dict[str, Any], names: set[str]
+    ) -> list[tuple[str, Any]]:
+        """What code that uses these names may find in a module, and in the modules there."""
+        found: list[tuple[str, Any]] = []
+        for name in names & held.keys():
+            value, where = held[name], f"{path}.{name}"
+            if not isinstance(value, types.ModuleType):
+                found += self._watch(path, held.get, held.__setitem__, name)
+            elif _home(value) in sys.stdlib_module_names:
+                parts = {n for n in names & vars(value).keys() if _is_value(vars(value)[n])}
+                for part in parts - {"modules"}:
+                    found += self._watch(where, vars(value).get, vars(value).__setitem__, part)
+            elif not self._is_library(value) and id(value) not in self._entered:
+                self._entered.add(id(value))
+                found += self._into_namespace(where, vars(value), names)
+                self._entered.discard(id(value))
+        return found
 
 
 class _Content:
@@ -309,6 +332,19 @@ def _generator(path: str, value: object) -> _Content | None:
     return None
 
 
+def _names(code: types.CodeType) -> set[str]:
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _unwrapped(value: Any) -> Any:  # noqa: ANN401
+    """The function in a partial, a method, a property, a wrapper."""
+    for name in ("func", "__func__", "fget", "function", "__wrapped__"):
+        if isinstance(inner := getattr(value, name, None), types.FunctionType | functools.partial):
+            return _unwrapped(inner)
+    return value
+
+
 def _numpy_state(of: Any = np.random) -> tuple[Any, ...]:  # noqa: ANN401
     name, key, *rest = of.get_state(legacy=True)
     return (name, tuple(key.tolist()), *rest)
@@ -318,8 +354,18 @@ def _same_repr(a: object, b: object) -> bool:
     return repr(a) == repr(b)
 
 
-def _refill(held: set[Any], values: set[Any]) -> None:
+def _same_array(a: Any, b: Any) -> bool:  # noqa: ANN401
+    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+
+
+def _refill(held: Any, values: Any) -> None:  # noqa: ANN401
     held.clear()
+    (held.update if isinstance(held, set) else held.extend)(values)
+
+
+def _refill_map(held: MutableMapping[Any, Any], values: dict[Any, Any]) -> None:
+    for key in held.keys() - values.keys():
+        del held[key]
     held.update(values)
 
 
@@ -338,8 +384,12 @@ def _same(a: Any, b: Any) -> bool:  # noqa: ANN401
         return False
     if isinstance(a, _PLAIN) or isinstance(a, np.generic):
         return bool(a == b or (a != a and b != b))  # noqa: PLR0124
-    if isinstance(a, list | tuple):
+    if isinstance(a, list | tuple | deque):
         return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, set | frozenset | range):
+        return bool(a == b)
+    if isinstance(a, np.ndarray):
+        return a.nbytes < _BYTES and _same_array(a, b)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(_same(v, b[k]) for k, v in a.items())
     if isinstance(a, Messenger):  # an autoguide makes its plates at every call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import sysconfig
 import traceback
 import warnings
@@ -19,6 +20,7 @@ import torch
 from pyro.infer import trace_elbo, trace_mean_field_elbo
 from torch import Tensor, fx
 from torch.distributions import Distribution
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import TorchFunctionMode
 
 from ppl_vae.objectives import estimator
@@ -56,14 +58,14 @@ class Graph:
         module: Takes `held`, then the arguments.
         held: The tensors from outside that the function reads or changes: parameters, buffers.
         literals: Tensors that it makes of Python numbers: frozen into the graph.
-        places: Where in memory `held` were when it was traced, and whether they had gradients.
+        places: Where in memory `held` were when it was traced, whether they had gradients, hooks.
         outputs: How many tensors the function returns; behind them are draws that nothing uses.
     """
 
     module: fx.GraphModule
     held: tuple[Tensor, ...]
     literals: tuple[Tensor, ...]
-    places: tuple[tuple[int, bool], ...]
+    places: tuple[tuple[int, bool, int], ...]
     outputs: int
 
     @property
@@ -87,13 +89,23 @@ def trace(function: Callable[..., Tensors], arguments: Tensors) -> Graph:
 
     Python runs now and never again: what it decides is frozen into the graph.
 
+    Args:
+        function: Takes a list, then `arguments`. Into the list come tensors that must be true for
+            the graph to hold: what distributions check of parameters and values.
+        arguments: What it is run on.
+
     Raises:
         RuntimeError: If Python asks for the value of a tensor.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with _no_questions_asked(), _Unasked():
-        module = make_fx(function, tracing_mode="real")(*arguments)
+    def unasked(*tensors: Tensor) -> Tensors:
+        guards: list[Tensor] = []
+        with _Unasked(guards):  # in here, for the tracer has a mode of its own
+            return function(guards, *tensors)
+
+    with _no_questions_asked():
+        module = make_fx(unasked, tracing_mode="real")(*arguments)
     graph = module.graph
     first = next(iter(graph.nodes))
     held: dict[int, tuple[Tensor, fx.Node]] = {}
@@ -187,11 +199,15 @@ def reason(error: Exception) -> str:
     where = [
         f"{Path(f.filename).name}, line {f.lineno}"
         for f in traceback.extract_tb(error.__traceback__)
-        if not any(f"/{package}/" in f.filename for package in ("torch", "pyro", "ppl_vae"))
-        and not f.filename.startswith("<")
+        if not f.filename.startswith((*_LIBRARIES, "<"))
     ]
     said = first if known else f"{type(error).__name__}: {first}"
     return said + (f" ({where[-1]})" if where else "")
+
+
+_LIBRARIES = tuple(
+    str(Path(m.__path__[0])) + os.sep for m in (torch, pyro, sys.modules[__name__.split(".")[0]])
+)
 
 
 class _Asked(RuntimeError):
@@ -201,21 +217,52 @@ class _Asked(RuntimeError):
 
 
 class _Unasked(TorchFunctionMode):
-    """Refuses to tell Python what is in a tensor, traced or not."""
+    """Refuses to tell Python what is in a tensor, traced or not.
+
+    Distributions may ask whether all is valid: they are told, and the answer is guarded.
+    """
+
+    ALLOWED = tuple(
+        str(Path(m.__path__[0])) + os.sep for m in (torch.distributions, pyro.distributions)
+    )
 
     QUESTIONS = frozenset(
         "item tolist numpy __array__ __bool__ __float__ __int__ __index__ __complex__ "
         "__contains__ equal is_nonzero allclose".split()
     )
 
+    def __init__(self, guards: list[Tensor]) -> None:
+        super().__init__()
+        self.guards = guards
+
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
-        if getattr(func, "__name__", "") in self.QUESTIONS:
+        name = getattr(func, "__name__", "")
+        if name not in self.QUESTIONS:
+            return func(*args, **(kwargs or {}))
+        asker = sys._getframe(1).f_code.co_filename
+        if name != "__bool__" or not asker.startswith(self.ALLOWED):
             raise _Asked(_Asked.WORDS)
-        return func(*args, **(kwargs or {}))
+        (asked,) = args
+        with disable_proxy_modes_tracing():
+            answer = bool(asked)
+        self.guards.append(asked.reshape(()) == answer)
+        return answer
 
 
-def _places(tensors: Tensors) -> tuple[tuple[int, bool], ...]:
-    return tuple((t.data_ptr(), t.requires_grad) for t in tensors)
+def _places(tensors: Tensors) -> tuple[tuple[int, bool, int], ...]:
+    return tuple((t.data_ptr(), t.requires_grad, len(t._backward_hooks or ())) for t in tensors)
+
+
+def has_hook(owner: Tensor | torch.optim.Optimizer) -> bool:
+    """Whether Python is called when a gradient has been added up, or a step is taken."""
+    if isinstance(owner, Tensor):
+        return bool(owner._post_accumulate_grad_hooks)
+    return bool(owner._optimizer_step_pre_hooks or owner._optimizer_step_post_hooks)
+
+
+def scaled(gradients: Tensors, factor: float) -> Tensors:
+    """Give all of them times a factor, in one call."""
+    return torch._foreach_mul(list(gradients), factor)
 
 
 def _keep_draws(graph: fx.Graph) -> int:
@@ -239,7 +286,7 @@ def _keep_draws(graph: fx.Graph) -> int:
 
 @contextmanager
 def _no_questions_asked() -> Iterator[None]:
-    """Keep Pyro from looking at values: no validation, no warnings of NaN, no floats."""
+    """Keep Pyro's estimators from looking at values: no warnings of NaN, no floats."""
     modules = (trace_elbo, trace_mean_field_elbo, estimator)
     swapped = {"torch_item": _unasked, "warn_if_nan": _unwarned}
     kept = [(m, n, vars(m)[n]) for m in modules for n in swapped if n in vars(m)]
@@ -248,8 +295,7 @@ def _no_questions_asked() -> Iterator[None]:
         for module, name, _ in kept:
             setattr(module, name, swapped[name])
         with pyro.validation_enabled(False):
-            # None: not validated, and yet not told so, as by validate_args=False.
-            Distribution._validate_args = None if validated else False  # type: ignore[assignment]
+            Distribution._validate_args = validated  # its questions are guarded
             yield
     finally:
         Distribution._validate_args = validated  # Pyro restores its own idea of it

@@ -90,10 +90,18 @@ class CompiledSVI:
         found = {id(m): m for f in (model, guide) for _, m in reachable(f)}
         found |= {id(f): f for f in (model, guide) if isinstance(f, nn.Module)}
         found |= {id(m): m for m in modules}
-        self.model, self.guide, self.modules = model, guide, list(found.values())
-        self.objective = as_objective(estimator)
-        self.loss, self.optim = loss, optim
+        self.modules = list(found.values())
         self.runs: dict[object, _Run] = {}
+        self.model, self.guide, self.optim, self.loss = model, guide, optim, loss
+        self.objective = as_objective(estimator)
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        if name in ("model", "guide", "optim", "loss") and hasattr(self, name):
+            raise AttributeError(
+                f"Got another {name}; expected a CompiledSVI to keep what it was made of: it is "
+                "compiled in. Try a new one: optimisers and Pyro's store go on as they are."
+            )
+        super().__setattr__(name, value)
 
     @property
     def compiled(self) -> int:
@@ -158,7 +166,7 @@ class CompiledSVI:
 
     def _begin(self, batch: Batch, flags: dict[int | str, Any], compile: Any) -> _Run:  # noqa: ANN401, A002
         held_flags = dict(flags)
-        parts = [_with_flags(f, held_flags) if flags else f for f in (self.model, self.guide)]
+        parts = [_WithFlags(f, held_flags) if flags else f for f in (self.model, self.guide)]
         program = Program(*parts, modules=self.modules)
         held = self.objective.init(program, batch)
         phases = self.objective.phases(program, held)
@@ -181,18 +189,19 @@ class _Run(NamedTuple):
     flags: dict[int | str, Any]
 
 
-def _with_flags(function: Callable[..., Any], flags: dict[int | str, Any]) -> Callable[..., Any]:
-    """Put flags back where they stood among the arguments."""
+class _WithFlags:
+    """Puts flags back where they stood among the arguments of a function."""
 
-    def called(*args: Tensor, **kwargs: Tensor) -> Any:  # noqa: ANN401
-        places = {k: v for k, v in flags.items() if isinstance(k, int)}
+    def __init__(self, function: Callable[..., Any], flags: dict[int | str, Any]) -> None:
+        self.function, self.flags = function, flags
+
+    def __call__(self, *args: Tensor, **kwargs: Tensor) -> Any:  # noqa: ANN401
+        places = {k: v for k, v in self.flags.items() if isinstance(k, int)}
         rest = iter(args)
         count = len(args) + len(places)
         every = [places[k] if k in places else next(rest) for k in range(count)]
-        named = {k: v for k, v in flags.items() if isinstance(k, str)}
-        return function(*every, **kwargs, **named)
-
-    return called
+        named = {k: v for k, v in self.flags.items() if isinstance(k, str)}
+        return self.function(*every, **kwargs, **named)
 
 
 def _tensor(name: int | str, value: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401

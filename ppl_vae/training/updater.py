@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any, TypeAlias, cast
 
 import torch
 from pyro.optim import PyroOptim
+from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.training.fused import FusedUpdate, fused_update
+from ppl_vae.training.fused import fused_update
+from ppl_vae.training.inductor import has_hook, scaled
 
 OptimizerSpec: TypeAlias = tuple[type[torch.optim.Optimizer], dict[str, Any]] | PyroOptim
 ScheduleSpec: TypeAlias = (
@@ -86,15 +89,21 @@ class Updater:
 
     def by_gradients(self, leaves: Sequence[Tensor]) -> GradientUpdate:
         """Give the update by gradients in the order of `leaves`, after a first step with them."""
-        if isinstance(self.spec, PyroOptim):
-            if any(self.spec.grad_clip.get(p) is not None for p in leaves):
-                return GradientUpdate(self, leaves, None)  # Pyro clips each of them by itself
-            held = [self.spec.optim_objs[p] for p in leaves if p in self.spec.optim_objs]
-            # A scheduler of Pyro's keeps one of torch's for each parameter.
-            optimizers = [getattr(o, "optimizer", o) for o in held]
-        else:
+        return GradientUpdate(self, leaves)
+
+    def plain(self, leaves: Sequence[Tensor]) -> list[torch.optim.Optimizer]:
+        """Give the optimisers of leaves where nothing but they decides on a step; else none."""
+        if not isinstance(self.spec, PyroOptim):
             optimizers = [self.optimizer] if self.optimizer is not None else []
-        return GradientUpdate(self, leaves, fused_update(optimizers, leaves))
+        elif type(self.spec).__call__ not in (PyroOptim.__call__, PyroLRScheduler.__call__) or any(
+            self.spec.grad_clip.get(p) is not None for p in leaves
+        ):
+            return []
+        else:
+            held = map(self.spec.optim_objs.get, leaves)
+            # A scheduler of Pyro's keeps one of torch's for each parameter.
+            optimizers = [getattr(o, "optimizer", o) for o in held if o is not None]
+        return [] if any(map(has_hook, optimizers)) else optimizers
 
     def end_epoch(self) -> None:
         """Advance the schedule."""
@@ -154,10 +163,10 @@ class Updater:
 class GradientUpdate:
     """An updater's step by gradients that lie in a list, not on the leaves."""
 
-    def __init__(
-        self, updater: Updater, leaves: Sequence[Tensor], fused: FusedUpdate | None
-    ) -> None:
-        self.updater, self.leaves, self.fused = updater, leaves, fused
+    def __init__(self, updater: Updater, leaves: Sequence[Tensor]) -> None:
+        self.updater, self.leaves = updater, leaves
+        self.optimizers = updater.plain(leaves)
+        self.fused = fused_update(self.optimizers, leaves)
         self.parameters = [leaf.detach() for leaf in leaves]
 
     def __call__(self, gradients: Sequence[Tensor], norm: float, clip_norm: float | None) -> None:
@@ -168,7 +177,13 @@ class GradientUpdate:
             for p, g in zip(self.parameters, gradients, strict=True)
         ]
         if clip_norm is not None and norm > clip_norm:
-            gradients = torch._foreach_mul(gradients, clip_norm / norm)
+            gradients = scaled(gradients, clip_norm / norm)
+        if self.fused is not None:
+            optimizers = self.updater.plain(self.leaves)
+            if len(optimizers) != len(self.optimizers) or not all(
+                map(is_, optimizers, self.optimizers)
+            ):  # exchanged, or hooked, since the last step
+                self.optimizers, self.fused = optimizers, fused_update(optimizers, self.leaves)
         if self.fused is not None:
             self.fused(gradients)
             return
