@@ -52,7 +52,7 @@ X = (torch.rand(70, 6, generator=torch.Generator().manual_seed(0)) > 0.5).double
 @pytest.fixture
 def no_compiler(monkeypatch):
     """Run graphs operation by operation."""
-    monkeypatch.setattr(module.CompiledLoss, "compile", lambda self: None)
+    monkeypatch.setattr(module, "compiled", lambda graph, _: module.interpreted(graph))
 
 
 def bernoulli_vae(prior=None, guide=None, net=None):
@@ -689,6 +689,227 @@ def test_a_parameter_that_some_batches_do_not_reach(no_compiler) -> None:
     assert_as_svi(model, guide, [short, *STEPS[:3]])
     with pytest.warns(UserWarning, match="batches of another shape move other parameters"):
         assert_as_svi(model, guide, [*STEPS[:3], short, *STEPS[:3]])
+
+
+@pytest.mark.parametrize("what", ["tensor", "array", "output", "spectral norm"])
+def test_nets_that_hold_more_than_parameters(what, no_compiler) -> None:
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear = nn.Linear(2, 6).double()
+            if what == "spectral norm":
+                self.linear = nn.utils.parametrizations.spectral_norm(self.linear)
+            self.held = {"array": np.zeros(6), "tensor": torch.zeros(6)}.get(what)
+
+        def forward(self, z):
+            found = self.linear(z)
+            if what == "output":
+                self.held = found
+            return found if what != "tensor" else found + self.held
+
+    holder = nn.Module()
+    model, guide = bare(lambda z, w: z @ w.T + holder.net(z))
+
+    def owner(x):
+        pyro.module("holder", holder)
+        model(x)
+
+    def begin(svi):
+        holder.net = Net()
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Training goes on without .* state changes as it")
+        svi = assert_as_svi(owner, guide, [begin, *STEPS])
+    assert svi.compiled == (0 if what == "output" else 7)
+
+
+def test_random_numbers_may_be_drawn_between_steps(no_compiler) -> None:
+    """As who shuffles does; the comparisons at steps 1 and 10 leave the generators alone."""
+    order = []
+
+    def shuffled(svi):
+        order.append(tuple(np.random.permutation(16)))
+        return svi.step(X[list(order[-1])])
+
+    def seeded(svi):
+        np.random.seed(0)
+
+    svi = assert_as_svi(*bare(product), [seeded, *[shuffled] * 15])
+    assert svi.compiled == 14 and order[:15] == order[15:] and len(set(order)) == 15
+
+
+@pytest.mark.parametrize(
+    "what", ["call", "step hook", "gradient hook", "later hook", "cleared", "accumulated"]
+)
+def test_whatever_else_decides_on_an_update_is_heard(what, no_compiler) -> None:
+    class Halved(type(pyro.optim.Adam({"lr": 0.01}))):
+        def __call__(self, params, *args, **kwargs):
+            for p in (p for p in params if p.grad is not None):
+                p.grad = 0.5 * p.grad.sign()
+            super().__call__(params, *args, **kwargs)
+
+    kind = Halved if what == "call" else pyro.optim.PyroOptim
+    optim = kind(torch.optim.Adam, {"lr": 0.01})
+    model, guide = bare(product)
+
+    def still(p):
+        p.grad.zero_()
+
+    def hooked(x):
+        model(x)
+        held = pyro.get_param_store()._params["w"]
+        if what == "gradient hook" and not held._backward_hooks:
+            held.register_hook(lambda g: 3 * g.sign())
+
+    def act(svi):
+        held = pyro.get_param_store()._params["w"]
+        if what == "step hook":
+            zero = svi.optim.optim_objs[held]
+            zero.register_step_pre_hook(lambda o, *_: o.param_groups[0].update(lr=0.0))
+        elif what == "later hook":
+            held.register_hook(lambda g: 3 * g.sign())
+        elif what == "accumulated":
+            held.register_post_accumulate_grad_hook(
+                lambda p: None if p.grad.zero_().any() else None
+            )
+        elif what == "cleared":
+            svi.optim.optim_objs.clear()
+
+    steps = [*STEPS[:1], act, *STEPS[:4], act, *STEPS[:4]]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Training goes on without the compiler: .*hook")
+        warnings.filterwarnings("ignore", message="Training goes on without the compiler: .*frozen")
+        assert_as_svi(hooked, guide, steps, optim=optim)
+
+
+def test_a_compiled_svi_keeps_what_it_was_made_of() -> None:
+    svi = CompiledSVI(*bare(product), pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO())
+    with pytest.raises(AttributeError, match="Got another optim; expected .* Try a new one"):
+        svi.optim = pyro.optim.Adam({"lr": 1.0})
+
+
+def latent(prior, guide=None, extra=None):
+    """A model with one latent whose prior is given as a function of c, which falls."""
+
+    def model(x):
+        c = pyro.param("c", lambda: torch.full((2,), 0.03).double())
+        if extra is not None:
+            extra(c)
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", prior(c))
+            pyro.sample("x", dist.Normal(z @ torch.ones(2, 6).double(), 1.0).to_event(1), obs=x)
+
+    def normal(x):
+        a = pyro.param("a", lambda: torch.ones(2).double())
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", (guide or dist.Normal)(x[:, :2] + a, 0.1).to_event(1))
+
+    return model, normal
+
+
+def falling(c):
+    """A factor that drives c below 0, where a Gamma's concentration must not be."""
+    pyro.factor("f", -9 * c.sum() + 0 * dist.Gamma(c, 1.0).log_prob(torch.ones(2)).sum())
+
+
+OUTSIDE = dist.Normal(torch.zeros(2).double(), 1.0).expand([2]).to_event(1)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        latent(lambda c: OUTSIDE),
+        latent(lambda c: dist.MultivariateNormal(c, covariance_matrix=torch.eye(2).double())),
+        latent(lambda c: dist.MultivariateNormal(c, precision_matrix=torch.eye(2).double())),
+        latent(lambda c: dist.Uniform(-9 * torch.ones(2).double(), 9.0).to_event(1)),
+        latent(lambda c: dist.Normal(c, 1.0).to_event(1).mask(False)),
+        latent(lambda c: dist.StudentT(3.0, c, 1.0).to_event(1)),
+    ],
+    ids=["expanded outside", "covariance", "precision", "uniform", "masked", "Student t"],
+)
+def test_distributions_that_ask_what_is_in_them(form, no_compiler) -> None:
+    assert assert_as_svi(*form, STEPS).compiled == 7
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        latent(lambda c: OUTSIDE, extra=falling),
+        latent(lambda c: dist.Exponential(1.0 + 0 * c).to_event(1)),
+    ],
+    ids=["factor", "support of a latent"],
+)
+def test_what_turns_invalid_is_refused_at_the_step_it_does(form, no_compiler) -> None:
+    errors = []
+    for kind in (pyro.infer.SVI, CompiledSVI):
+        pyro.clear_param_store()
+        torch.manual_seed(3)
+        svi = kind(*form, pyro.optim.SGD({"lr": 1e-3}), pyro.infer.Trace_ELBO())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for step in range(200):
+                try:
+                    svi.step(X[:16])
+                except ValueError as error:
+                    errors.append((step, str(error)[:40]))
+                    break
+    assert len(errors) == 2 and errors[0] == errors[1] and errors[0][0] > 1, errors
+
+
+def test_a_step_that_fails_as_a_graph_is_taken_eagerly(no_compiler) -> None:
+    """A mask as an index: its shape is the data's."""
+    chosen = torch.tensor([True, True, False, False, False, False])
+
+    def logits(z, w):
+        return (z @ w.T) + w[chosen].sum(0).sum() * torch.ones(int(chosen.shape[0])).double()
+
+    def act(svi):
+        chosen[:] = torch.tensor([True] * 5 + [False])
+
+    def back(svi):
+        chosen[:] = torch.tensor([True, True] + [False] * 4)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Training goes on without the compiler")
+        assert_as_svi(*bare(logits), [back, *STEPS[:4], act, *STEPS[:4]])
+
+
+def test_parameters_of_two_dtypes(no_compiler) -> None:
+    model, guide = bare(product)
+
+    def mixed(x):
+        model(x)
+        pyro.factor("g", -pyro.param("single", torch.ones(3)).square().sum())
+
+    assert assert_as_svi(mixed, guide, STEPS).compiled == 7
+
+
+def test_fit_keeps_its_state_where_the_last_epoch_changes_something(
+    no_compiler, monkeypatch
+) -> None:
+    monkeypatch.setattr("ppl_vae.training.engine.AGAIN", 3)
+    holder = {"scale": 1.0}
+
+    def rate(epoch):
+        holder["scale"] = 1.0 if epoch < 3 else 2.0
+        return 1.0
+
+    model, guide = bare(lambda z, w: holder["scale"] * (z @ w.T))
+    pyro.clear_param_store()
+    found = fit(
+        Program(model, guide),
+        X,
+        epochs=3,
+        batch_size=14,
+        validation=X[:14],
+        patience=3,
+        seed=0,
+        compile=True,
+        progress=False,
+        schedule=(torch.optim.lr_scheduler.LambdaLR, {"lr_lambda": rate}),
+    )
+    assert {"a", "w"} <= found.state.params.keys() and found.state.compiled == 14
 
 
 def test_estimators_with_gradients_of_their_own_are_not_traced(no_compiler) -> None:

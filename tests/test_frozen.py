@@ -5,7 +5,10 @@ under "auto" training goes on eagerly in one warning, with the numbers that the 
 gives.
 """
 
+import collections
 import itertools
+import logging
+import os
 import random
 import time
 import types
@@ -16,6 +19,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import nn
 
 from ppl_vae import (
@@ -421,6 +425,97 @@ def test_a_watch_looks_into_what_a_program_reaches_and_can_put_it_back() -> None
     watch.rewind()
     assert watch.changes(generators=True) == []
     assert holder.deep == {"list": [1, [2.0, "three"]]} and holder.set == {1}
+
+
+class Below:
+    """Inherited from."""
+
+    beta = 0.1
+
+
+class Options(Below):
+    """A class of options, with one in it, an object and functions of both kinds."""
+
+    inner = type("Inner", (), {"beta": 0.1})
+    held = types.SimpleNamespace(beta=0.1)
+
+    @staticmethod
+    def static():
+        return STATE["beta"]
+
+    @classmethod
+    def of_class(cls):
+        return cls.beta
+
+
+STATE = {"beta": 0.1}
+MODULE = types.ModuleType("settings")
+MODULE.args, MODULE.below = types.SimpleNamespace(beta=0.1), types.ModuleType("settings.below")
+MODULE.below.beta = 0.1
+QUEUE = collections.deque([0.1])
+USER = collections.UserDict(beta=0.1)
+SCALE = poutine.scale(scale=0.1)
+
+
+def into(owner, name="beta"):
+    """What sets it."""
+    return lambda value: setattr(owner, name, value)
+
+
+SEVERAL = [
+    ("an object in a module", lambda: MODULE.args.beta, into(MODULE.args)),
+    ("a module in a module", lambda: MODULE.below.beta, into(MODULE.below)),
+    ("an inherited attribute", lambda: Options.beta, into(Below)),
+    ("a class in a class", lambda: Options.inner.beta, into(Options.inner)),
+    ("an object of a class", lambda: Options().held.beta, into(Options.held)),
+    ("a static method", lambda: Options.static(), lambda v: STATE.update(beta=v)),
+    ("a class method", lambda: Options.of_class(), into(Below)),
+    ("two deep", lambda: (lambda: (lambda: STATE["beta"])())(), lambda v: STATE.update(beta=v)),
+    ("a deque", lambda: QUEUE[0], lambda v: QUEUE.__setitem__(0, v)),
+    ("a mapping", lambda: USER["beta"], lambda v: USER.update(beta=v)),
+    ("a handler", lambda: SCALE.scale, into(SCALE, "scale")),
+    ("a variable", lambda: float(os.environ["BETA"]), lambda v: os.environ.update(BETA=str(v))),
+]
+
+
+@pytest.mark.parametrize(("read", "write"), [s[1:] for s in SEVERAL], ids=[s[0] for s in SEVERAL])
+def test_a_watch_sees_a_value_wherever_it_is_kept_and_puts_it_back(read, write) -> None:
+    write(0.1)
+    net = nn.Module()
+    net.read = read
+    watch = Watch(net)
+    assert watch.complete and not watch.iterators and watch.changes() == []
+    write(0.2)
+    assert len(watch.changes()) >= 1 and read() == 0.2
+    watch.rewind()
+    assert read() == 0.1 and watch.changes() == []
+
+
+def test_a_watch_sees_what_a_net_grows_and_is_hooked_to() -> None:
+    net = nn.Module()
+    net.layers, net.table = nn.ModuleList(), np.array([0.0, np.nan])
+    watch = Watch(net)
+    assert watch.changes() == []
+    net.layers.append(nn.Linear(1, 1))
+    assert watch.changes()
+    watch = Watch(net)
+    net.register_full_backward_hook(lambda *_: None)
+    assert watch.changes()
+    watch = Watch(net)
+    net.table[0] = 1.0
+    assert len(watch.changes()) == 1
+
+
+def test_a_watch_is_not_taken_in_by_what_is_no_state(tmp_path) -> None:
+    with open(tmp_path / "log", "w") as file:
+        net = nn.Module()
+        net.file, net.log, net.kept = file, logging.getLogger("a"), {1, 2}
+        watch = Watch(net)
+        assert not watch.iterators
+        file.write("line")
+        net.log.isEnabledFor(10)
+        net.kept = {2, 1}
+        assert watch.changes() == []
 
 
 def test_an_equal_number_is_no_change() -> None:

@@ -29,7 +29,7 @@ _LOUD = {"training", "_modules", "_parameters", "_buffers"}
 _LOUD |= {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
 _QUIET = frozenset(vars(nn.Module())) - _LOUD  # of no account
 _BOUND = (types.FunctionType, staticmethod, classmethod, property)
-_SLOT = (types.MemberDescriptorType, types.GetSetDescriptorType, type)
+_SLOT = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
 class Watch:
