@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ROWS = 4096  # looked at together: a check makes nothing of the data's size
+
 
 class Batch(NamedTuple):
     """What is passed to model and guide, ``model(*args, **kwargs)``: row i of each is datum i."""
@@ -182,19 +184,21 @@ def _cast(
         return tensor.to(device)
     whole = not tensor.is_floating_point()
     cast = tensor.to(dtype)
-    if whole and not torch.equal(cast.to(tensor.dtype), tensor):
+    pieces = list(zip(tensor.split(ROWS), cast.split(ROWS), strict=True))
+    if whole and not all(torch.equal(b.to(a.dtype), a) for a, b in pieces):
         raise ValueError(
             f"Got integers in {name} beyond {2 / torch.finfo(dtype).eps:.0f}; expected ones that "
             f"{dtype} holds exactly. Try program.double(), or floats if rounding is meant."
         )
-    if not whole and not torch.equal(tensor.isfinite(), cast.isfinite()):
+    if not whole and not all(torch.equal(a.isfinite(), b.isfinite()) for a, b in pieces):
         raise ValueError(
             f"Got values up to {tensor[tensor.isfinite()].abs().max().item():g} in {name}, which "
             f"overflow; expected values that {dtype} holds. Try rescaling them, or "
             "program.double()."
         )
     if not whole and torch.finfo(dtype).eps > torch.finfo(tensor.dtype).eps and len(tensor) > 1:
-        lost = (tensor - cast.to(tensor.dtype)).abs().nan_to_num().amax(0)
+        parts = [(a - b.to(a.dtype)).abs().nan_to_num().amax(0) for a, b in pieces]
+        lost = torch.stack(parts).amax(0)
         spread = tensor.std(0).nan_to_num()
         if bool((lost > 1e-3 * spread).logical_and(spread > 0).any()):
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
 
 from ppl_vae.conditional import Conditional
+from ppl_vae.data.batches import ROWS
 from ppl_vae.programs.registration import picklable, register
 
 
@@ -78,16 +79,18 @@ class VAE(nn.Module):
                 f"Got {name} of shape {tuple(x.shape)}; expected (N, "
                 f"{', '.join(map(str, event))}), the decoder's events. Try {_reshaping(x, event)}"
             )
-        if not x.isfinite().all():
+        if not all(part.isfinite().all() for part in x.split(ROWS)):
             raise ValueError(
                 f"Got {_first(~x.isfinite(), x)} in {name}; expected finite numbers (missing cells "
                 "are not supported yet). Try leaving such rows out, or imputing them first."
             )
         family = getattr(self.decoder, "family", None)
-        if family is not None and not (inside := family.support.check(x)).all():
+        if family is not None and not all(
+            family.support.check(part).all() for part in x.split(ROWS)
+        ):
             raise ValueError(
-                f"Got {_first(~inside, x)} in {name}; expected values in the support of {family}. "
-                f"Try {_proposal(x)}"
+                f"Got {_first(~family.support.check(x), x)} in {name}; expected values in the "
+                f"support of {family}. Try {_proposal(x)}"
             )
 
     def notes(self) -> list[str]:
