@@ -8,7 +8,7 @@ import random
 import sys
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from enum import Enum
 from operator import call, eq, is_
 from pathlib import Path
@@ -183,7 +183,7 @@ class Watch:
             self._contents.append(_Content(path, functools.partial(dict, value), write, _same))
             return [(f"{path}.{k!r}", v) for k, v in value.items()]
         if isinstance(value, list):
-            return self._watch_list(path, value)
+            return self._watch_items(path, value, range(len(value)), value.__getitem__)
         if isinstance(value, tuple | frozenset):
             return [(f"{path}.{k}", v) for k, v in enumerate(value)]
         if isinstance(value, nn.Module):
@@ -229,25 +229,25 @@ class Watch:
     def _watch_dict(
         self, path: str, held: dict[Any, Any], name: Callable[[Any], str], only: Any = None
     ) -> list[tuple[str, Any]]:
-        self._sized.append(held)
-        self._length.append(len(held))
-        if len(held) > _LONG:
-            return []
-        self._copies.append((held, dict(held)))
-        found = []
-        for key in [k for k in held if only is None or k in only]:
-            found += self._watch(path, held.get, held.__setitem__, key, name(key))
-        return found
+        keys = [k for k in held if only is None or k in only]
+        return self._watch_items(path, held, keys, held.get, name)
 
-    def _watch_list(self, path: str, held: list[Any]) -> list[tuple[str, Any]]:
+    def _watch_items(
+        self,
+        path: str,
+        held: Any,  # noqa: ANN401
+        keys: Iterable[Any],
+        get: Callable[[Any], object],
+        name: Callable[[Any], str] = str,
+    ) -> list[tuple[str, Any]]:
         self._sized.append(held)
         self._length.append(len(held))
         if len(held) > _LONG:
             return []
-        self._copies.append((held, list(held)))
+        self._copies.append((held, list(held) if isinstance(held, list) else dict(held)))
         found = []
-        for key in range(len(held)):
-            found += self._watch(path, held.__getitem__, held.__setitem__, key)
+        for key in keys:
+            found += self._watch(path, get, held.__setitem__, key, name(key))
         return found
 
     def _into_class(self, path: str, kind: type) -> list[tuple[str, Any]]:

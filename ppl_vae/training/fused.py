@@ -89,6 +89,16 @@ def _options(group: dict[str, Any]) -> dict[str, Any]:
 class _Bundle:
     """Parameters that share their hyperparameters, which are read anew at each step."""
 
+    def __init__(self, kind: type[Optimizer], group: dict[str, Any]) -> None:
+        self.kind, self.group = kind, group
+        self.groups: list[dict[str, Any]] = []
+        self.options = itemgetter(*_options(group))
+        self.places: list[int] = []
+        self.params: list[Tensor] = []
+        self.state: dict[str, list[Tensor]] = {}
+        self.owners: list[tuple[Optimizer, Tensor, Any]] = []
+        self.steps = torch.empty(0)
+
     @property
     def complete(self) -> bool:
         """Whether there is state of every parameter: there is none before its first gradient."""
@@ -104,16 +114,6 @@ class _Bundle:
             return False
         shared = self.options(self.group)
         return any(self.options(group) != shared for group in self.groups)
-
-    def __init__(self, kind: type[Optimizer], group: dict[str, Any]) -> None:
-        self.kind, self.group = kind, group
-        self.groups: list[dict[str, Any]] = []
-        self.options = itemgetter(*_options(group))
-        self.places: list[int] = []
-        self.params: list[Tensor] = []
-        self.state: dict[str, list[Tensor]] = {}
-        self.owners: list[tuple[Optimizer, Tensor, Any]] = []
-        self.steps = torch.empty(0)
 
     @property
     def stale(self) -> bool:

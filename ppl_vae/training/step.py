@@ -32,6 +32,12 @@ class StepInfo(NamedTuple):
     rows: int
 
 
+def counted(steps: int, compiled: int) -> str:
+    """Say how many steps were taken, and how many of them compiled."""
+    how = {0: "none", steps: "all"}.get(compiled, str(compiled))
+    return f"{steps} steps, {how} compiled"
+
+
 @dataclass(repr=False)
 class TrainState:
     """Everything that the steps change.
@@ -62,8 +68,7 @@ class TrainState:
     @property
     def counted(self) -> str:
         """How many steps were taken, and how."""
-        how = {0: "none", self.steps: "all"}.get(self.compiled, str(self.compiled))
-        return f"{self.steps} steps, {how} compiled"
+        return counted(self.steps, self.compiled)
 
     @property
     def device(self) -> torch.device:

@@ -15,7 +15,7 @@ from ppl_vae.objectives import Objective
 from ppl_vae.programs.program import Program, reachable
 from ppl_vae.training.engine import Engine
 from ppl_vae.training.fit import as_objective
-from ppl_vae.training.step import TrainState
+from ppl_vae.training.step import TrainState, counted
 from ppl_vae.training.updater import Updater
 from ppl_vae.training.warned import warn
 
@@ -109,10 +109,9 @@ class CompiledSVI:
         return sum(run.state.compiled for run in self.runs.values())
 
     def __repr__(self) -> str:
-        done, compiled = sum(run.state.steps for run in self.runs.values()), self.compiled
-        how = {0: "none", done: "all"}.get(compiled, str(compiled))
+        done = sum(run.state.steps for run in self.runs.values())
         name = type(getattr(self.objective, "estimator", self.objective)).__name__
-        return f"CompiledSVI({name}, {done} steps, {how} compiled)"
+        return f"CompiledSVI({name}, {counted(done, self.compiled)})"
 
     def step(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401
         """Take a step and give the loss, summed over the batch, as `SVI.step` does.
