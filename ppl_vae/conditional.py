@@ -75,6 +75,10 @@ class Family:
         transforms: Unconstrained to constrained, by parameter; the identity where absent.
         shared: Start values of unconstrained parameters that are learned but not predicted.
         min_scale: The floor of a learned scale, which is part of the model; None without one.
+        needs: Names of covariates that `distribution` takes as they are, past the network: an
+            exposure. Their shapes ``(*B, *S)`` end in one, S, that broadcasts to the event.
+        filler: A value that stands where a cell is missing, inside the support: a number, or a
+            tensor that broadcasts to the event. What it is changes no result.
 
     Example:
         A family of one's own takes six lines:
@@ -103,6 +107,8 @@ class Family:
     transforms: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     shared: Mapping[str, Tensor] = field(default_factory=dict)
     min_scale: float | None = None
+    needs: tuple[str, ...] = ()
+    filler: float | Tensor = 0.0
 
     def __call__(self, **raw: Tensor) -> TorchDistribution:
         """Build the distribution from unconstrained parameters of shape ``(*B, *shape)``."""
@@ -123,13 +129,16 @@ class Conditional(nn.Module):
             fit: swapping the family changes one argument, never the network.
         family: The distribution of y, such as ``Bernoulli((28, 28))``.
         given: The event shape of the context: an int, a tuple, or a *list* of them for
-            several contexts.
+            several contexts. A *dict* names them, ``{"z": 2, "dose": 1}``: a program passes each
+            part what it names, so this is how covariates and masks reach a part.
         flatten: The net sees ``(B, in_features)``. With False it is built as
             ``net(shape, out_features)`` and sees ``(B, *shape)``, as convolutions want.
 
     Shapes:
         Each context is ``(*B, *given)``, batches broadcast; the result has ``batch_shape == B``
         and ``event_shape == family.event_shape``.
+
+        What the family `needs` comes by keyword, ``decoder(z, exposure=size)``.
 
     Raises:
         ValueError: If `net` is not a builder, or a context does not fit `given`.
@@ -145,7 +154,7 @@ class Conditional(nn.Module):
         self,
         net: NetBuilder,
         family: Family,
-        given: EventShape | list[Any],
+        given: EventShape | list[Any] | Mapping[str, EventShape],
         *,
         flatten: bool = True,
     ) -> None:
@@ -167,6 +176,9 @@ class Conditional(nn.Module):
                 "Try Bernoulli(784), Normal(784) or another of ppl_vae.families."
             )
         self.family = family
+        self.inputs: tuple[str, ...] | None = None
+        if isinstance(given, Mapping):
+            self.inputs, given = tuple(given), list(given.values())
         self.given = [event_size(s) for s in (given if isinstance(given, list) else [given])]
         if not self.given:
             raise ValueError(
@@ -199,8 +211,14 @@ class Conditional(nn.Module):
         """Shape of one event of the distribution returned."""
         return self.family.event_shape
 
-    def forward(self, *context: Tensor) -> TorchDistribution:
+    def forward(self, *context: Tensor, **needs: Tensor) -> TorchDistribution:
         """Return p(y | context)."""
+        if set(needs) != set(self.family.needs):
+            raise ValueError(
+                f"Got {sorted(needs) or 'nothing'} by keyword; expected "
+                f"{list(self.family.needs) or 'nothing'}, as {self.family} says. Try "
+                f"{', '.join(f'{n}=...' for n in self.family.needs) or 'the contexts alone'}."
+            )
         batch, flat = self._flat(context)
         out = self.net(flat)
         if not isinstance(out, Tensor) or out.shape != (flat.shape[0], self.out_features):
@@ -216,7 +234,7 @@ class Conditional(nn.Module):
             name: piece.reshape(batch + shape)
             for (name, shape), piece in zip(self.family.shapes.items(), pieces, strict=True)
         }
-        return self.family(**raw, **self.shared)
+        return self.family(**raw, **self.shared, **needs)
 
     def _flat(self, context: tuple[Tensor, ...]) -> tuple[Size, Tensor]:
         # One flat batch dim for the net: a raw BatchNorm given (S, B, D) normalises the wrong axis.
@@ -256,7 +274,9 @@ class Conditional(nn.Module):
 
     def extra_repr(self) -> str:
         """Say which family is conditioned on what."""
-        return f"{self.family}, given={[tuple(s) for s in self.given]}"
+        shapes = [tuple(s) for s in self.given]
+        named = shapes if self.inputs is None else dict(zip(self.inputs, shapes, strict=True))
+        return f"{self.family}, given={named}"
 
 
 def _takes_two(builder: NetBuilder) -> bool:
