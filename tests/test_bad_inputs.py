@@ -152,14 +152,13 @@ REALS = torch.linspace(-1, 1, 20)
 
 # ---- data: values
 
-fits("NaN", put(NAN), r"nan at row 3, cell 2 \(1 such", "finite", "leaving such rows out")
-fits("infinity", put(INF), "inf at row 3, cell 2", "finite numbers", "imputing")
-fits("grey pixels under Bernoulli", put(0.5), "0.5 at row 3, cell 2", "support of Bern", "x > 0.5")
-for wrong, attempt in {2.5: "Normal", 17: "total=17", -1: "negative count stands for"}.items():
+fits("infinity", put(INF), "inf at row 3, column 2", "finite numbers", "masked_fill")
+fits("grey under Bernoulli", put(0.5), "0.5 at row 3, column 2", "support of Bern", "x > 0.5")
+for wrong, attempt in {2.5: "Normal", 17: "total=17", -1: "NaN for the negative numbers"}.items():
     fits(
         f"{wrong} under Binomial(16)",
         put(wrong),
-        rf"Got {wrong} at row 3, cell 2",
+        rf"Got {wrong} at row 3, column 2",
         r"support of Binomial\(\(6,\), total=16\)",
         attempt,
         program=lambda: a_vae(Binomial(6, total=16)),
@@ -168,8 +167,33 @@ fits("complex tensor", torch.zeros(20, 6, dtype=torch.cfloat), "complex", "real"
 fits("complex array", np.zeros((20, 6), dtype=complex), "complex", "real", "np.stack")
 fits("too large integers", np.full((20, 6), 2**24 + 1), "16777216", "float32", r"\.double\(\)")
 fits("float32 overflow", np.full((20, 6), 1e300), r"1e\+300", "float32 holds", r"\.double\(\)")
-masked = np.ma.masked_array(np.zeros((20, 6)), mask=np.eye(20, 6))
-fits("masked array", masked, "6 masked cells in data", "every cell", "rows out")
+
+# ---- data: masks and covariates
+
+seen = torch.ones(20, 6)
+fits("mask of 2", {"x": bits(20, 6), "mask": 2 * seen}, "2 at row 0, column 0", "1 where", "isnan")
+fits("narrow mask", {"x": bits(20, 6), "mask": seen[:, :1]}, r"20, 1\)", "each cell", "expand")
+fits("seen NaN", {"x": put(NAN), "mask": seen}, "nan at row 3, column 2", "a number", "mask & ")
+two = {"z": 2, "dose": 1}
+
+
+def dosed() -> nn.Module:
+    """A program with a covariate."""
+    return VAE(
+        StandardNormal(2),
+        Conditional(MLP(), Bernoulli(6), given=two),
+        Conditional(MLP(), Normal(2), given=6),
+    )
+
+
+dose = torch.zeros(20, 1)
+with_dose = {"program": dosed}
+fits("no dose", bits(20, 6), r"1 array\(s\)", "x and dose", "{'x': x, 'dose': dose}", **with_dose)
+both = {"x": bits(20, 6), "dose": dose}
+fits("another covariate", both | {"age": dose}, "'age'", "x and dose", "Try", **with_dose)
+flat = both | {"dose": dose[:, 0]}
+fits("a flat covariate", flat, r"'dose' of shape \(20,\)", r"N, 1\)", r"reshape\(-1, 1", **with_dose)
+fits("a dose of NaN", both | {"dose": dose / 0}, "NaN .* 'dose'", "only cells of x", "", **with_dose)
 
 # ---- data: kinds
 
@@ -183,7 +207,7 @@ fits("ragged", [[1, 2], [3]], "list as data that is no array", "one shape", "pad
 frame = pd.DataFrame({"age": [1.0, 2.0], "name": ["u", "v"]})
 fits("a column of text", frame, r"columns \['name'\]", "numbers", "encoding categories")
 nullable = pd.DataFrame({k: pd.array([0, None], dtype="Int64") for k in "abcdef"})
-fits("pandas NA", nullable, "nan at row 1, cell 0", "finite", "leaving such rows out")
+fits("pandas 2", nullable + 2, "2 at row 0, column 'a'", "support of Bernoulli", "Poisson")
 
 # ---- data: columns
 
@@ -229,7 +253,7 @@ lengths = r"\{'data\[0\]': 20, 'data\[1\]': 5\}"
 fits("tuple lengths", (REALS, REALS[:5]), lengths, "one row per datum", "common", **foreign)
 uneven = {"x": REALS, "m": REALS[:5]}
 fits("dict lengths", uneven, r"\{'x': 20, 'm': 5\}", "one row per datum", "common", **foreign)
-fits("two arrays for a VAE", (bits(20, 6), bits(20, 6)), "2 arrays", "x alone", r"fit\(program, x")
+fits("two arrays for a VAE", (bits(20, 6), bits(20, 6)), r"2 array\(s\)", "x alone", r"fit\(program, x")
 fits("another name", {"images": bits(20, 6)}, r"\['images'\]", "x alone", r"fit\(program, x\)")
 fits("too many", (REALS, REALS), r"2 array\(s\)", r"model\(x\) takes", "tuple", **foreign)
 fits("bad validation data", bits(20, 6), "validation of shape", "6", "Try", validation=bits(20, 3))
@@ -256,7 +280,7 @@ assembles(
 )
 of_data = r"encoder's given shape \(5,\)"
 assembles("data of encoder", of_data, r"decoder's event shape \(6,\)", "data", encoder=encoder5)
-assembles("two contexts", r"\[\(2,\), \(3,\)\]", "one context", r"given=\(2,\)", decoder=decoder23)
+assembles("two contexts", r"\[\(2,\), \(3,\)\]", "one context, z", "{\"z\": 2,", decoder=decoder23)
 normal = dist.Normal(0.0, 1.0)
 assembles("a distribution as prior", "Normal as prior", "nn.Module", "StandardNormal", prior=normal)
 linear = nn.Linear(2, 6)
@@ -784,7 +808,7 @@ asks(
 )
 asks("weights of 2.5 draws", lambda p: log_weights(p, x, 2.5), "num_samples=2.5", "positive", "Try")
 asks("weights in rows of 0", lambda p: log_weights(p, x, 5, rows=0), "rows=0", "positive", "Try")
-asks("weights of NaN", lambda p: log_weights(p, put(NAN), 5), "nan at row 3, .* in x", "fin", "Try")
+asks("weights of inf", lambda p: log_weights(p, put(INF), 5), "inf at row 3, .* in x", "fin", "Try")
 asks("weights of another shape", lambda p: log_weights(p, x[:, :3], 5), "20, 3", r"N, 6", "Try")
 asks(
     "one draw", lambda p: log_evidence(p, x, 1, seed=0), r"1 draw\(s\)", "at least 2", "more draws"

@@ -199,7 +199,10 @@ def _cast(
     if not whole and torch.finfo(dtype).eps > torch.finfo(tensor.dtype).eps and len(tensor) > 1:
         parts = [(a - b.to(a.dtype)).abs().nan_to_num().amax(0) for a, b in pieces]
         lost = torch.stack(parts).amax(0)
-        spread = tensor.std(0).nan_to_num()
+        spread = tensor.std(0)
+        if spread.isnan().any():  # cells are missing
+            spread = torch.as_tensor(np.nanstd(tensor.cpu().numpy(), axis=0), device=tensor.device)
+        spread = spread.nan_to_num()
         if bool((lost > 1e-3 * spread).logical_and(spread > 0).any()):
             raise ValueError(
                 f"Got values in {name} that {dtype} rounds by more than a thousandth of their "
@@ -211,10 +214,7 @@ def _cast(
 
 def _numeric(value: Any, name: str) -> Tensor:  # noqa: ANN401
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise ValueError(
-            f"Got {np.ma.count_masked(value)} masked cells in {name}; expected every cell (missing "
-            "cells are not supported yet). Try leaving such rows out, or x.filled(...)."
-        )
+        value = value.astype(np.float64).filled(np.nan)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged rows, and what numpy refuses

@@ -83,7 +83,7 @@ def draw_reconstructions(fig: FigureBase, d: Diagnosis) -> None:
     shown = _columns(data)
     for ax, column in zip(tile(fig, len(shown)), shown, strict=True):
         x, fitted = data[:POINTS, column], model[:POINTS, column]
-        ends = [min(x.min(), fitted.min()), max(x.max(), fitted.max())]
+        ends = [np.nanmin([x, fitted]), np.nanmax([x, fitted])]
         ax.plot(ends, ends, color=PRIOR, linestyle=":")
         ax.scatter(x, fitted, s=6, color=GUIDE, alpha=0.5, linewidths=0, rasterized=True)
         ax.set_title(f"column {column}")
@@ -123,7 +123,7 @@ def draw_samples(fig: FigureBase, d: Diagnosis) -> None:
 
 def _grid(fig: FigureBase, images: Floats, names: list[str] | None, reference: Floats) -> None:
     """Draw rows of images as one picture: dark ink on white where they have one channel."""
-    low, high = float(reference.min()), float(reference.max())
+    low, high = float(np.nanmin(reference)), float(np.nanmax(reference))
     shown = (images - low) / max(high - low, 1e-12)
     if shown.ndim == 3:
         shown = shown[:, None]
@@ -163,7 +163,7 @@ def _one_of_each(d: Diagnosis) -> NDArray[np.intp]:
 
 def _columns(data: Floats) -> NDArray[np.intp]:
     """Name the columns of the largest variance, in their own order."""
-    return np.sort(np.argsort(-data.var(axis=0), kind="stable")[:COLUMNS])
+    return np.sort(np.argsort(-np.nanvar(data, axis=0), kind="stable")[:COLUMNS])
 
 
 def _flat(values: Floats) -> Floats:

@@ -90,10 +90,10 @@ def tile(fig: FigureBase, count: int, across: int | None = None) -> list[Axes]:
 
 
 def bins(*samples: ArrayLike, bulk: float = 0.99) -> list[float]:
-    """Give bin edges that span the bulk of every sample, finer for larger ones."""
+    """Give bin edges that span the bulk of every sample, finer for larger ones; NaN is left out."""
     count = int(np.clip(1.3 * max(np.size(s) for s in samples) ** 0.5, 8, 40))
     tails = [(1 - bulk) / 2, (1 + bulk) / 2]
-    limits = [np.quantile(np.asarray(s, dtype=np.float64), tails) for s in samples]
+    limits = [np.nanquantile(np.asarray(s, dtype=np.float64), tails) for s in samples]
     low, high = min(lim[0] for lim in limits), max(lim[1] for lim in limits)
     if not low < high:
         low, high = low - 0.5, high + 0.5

@@ -11,6 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
+from ppl_vae.distributions import Marginal
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.summed_out import with_summed_out
 from ppl_vae.programs.inputs import program_batch
@@ -129,6 +130,8 @@ def prior_of_data(
 def observed_values(program: nn.Module, x: Any) -> dict[str, Tensor]:  # noqa: ANN401
     """Give what each observed site was given, ``(N, *event)``: not always one argument as it is.
 
+    Cells that are missing are NaN.
+
     Args:
         program: A `VAE` or `Program`.
         x: Data as `fit` takes them.
@@ -136,7 +139,13 @@ def observed_values(program: nn.Module, x: Any) -> dict[str, Tensor]:  # noqa: A
     batch = program_batch(program, x, name="x")
     found = with_plate(program, batch)
     model, _ = probe(program, batch)
-    return {n: rows_first(model.nodes[n], found.dim) for n in found.observed}
+    values = {}
+    for name in found.observed:
+        site = model.nodes[name]
+        if isinstance(site["fn"], Marginal):
+            site = {**site, "value": site["value"].where(site["fn"].mask, torch.nan)}
+        values[name] = rows_first(site, found.dim)
+    return values
 
 
 def _posterior_run(program: nn.Module, batch: Batch, found: Structure) -> Trace:

@@ -163,10 +163,16 @@ def _learn_own_draws(
     own = prior_predictive(program, OWN_DRAWS, like=batch, seed=seed)
     inputs = [c[index] for c in batch.tensors]
     for name, value in observed_values(program, batch).items():
-        places = [k for k, c in enumerate(batch.tensors) if torch.equal(c, value)]
+        hidden = value.isnan()
+        places = [
+            k
+            for k, c in enumerate(batch.tensors)
+            if c.shape == value.shape and c.dtype == value.dtype and ((c == value) | hidden).all()
+        ]
         if len(places) != 1:
             return
-        inputs[places[0]] = own.data[name]
+        given = inputs[places[0]]
+        inputs[places[0]] = own.data[name].where(~hidden[index], given)
     flat = [t.inv(own.latents[n]) for n, t in zip(found.latents, transforms, strict=True)]
     z = torch.cat([v.reshape(OWN_DRAWS, -1) for v in flat], dim=-1)
     adam = torch.optim.Adam(encoder.parameters(), lr=learning_rate)

@@ -9,6 +9,8 @@ from torch import nn
 
 from ppl_vae.conditional import Conditional
 from ppl_vae.data.batches import Batch
+from ppl_vae.distributions import Marginal
+from ppl_vae.programs.parts import inputs_of, needs_of
 from ppl_vae.programs.runs import probe
 from ppl_vae.programs.traces import Structure, structure
 from ppl_vae.programs.vae import VAE
@@ -36,18 +38,18 @@ def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Struct
     """Say what a program states, from its traces; a `VAE`'s parts speak for themselves."""
     found = structure(program, batch)
     model, guide = probe(program, batch)
-    words: dict[tuple[str, str], str] = {}
+    words: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
     if isinstance(program, VAE):
         words = {
-            ("prior", "z"): repr(program.prior).split("\n")[0],
-            ("likelihood", "x"): _part(program.decoder),
-            ("guide", "z"): _part(program.encoder),
+            ("prior", "z"): _part(program.prior, ()),
+            ("likelihood", "x"): _part(program.decoder, ("z",)),
+            ("guide", "z"): _part(program.encoder, ("x",)),
         }
     lines = []
 
     def add(role: str, name: str, given: tuple[str, ...], fn: TorchDistribution) -> None:
-        own = words.get((role, name))
-        lines.append(Line(role, name, given, own or _family(fn), _measure(fn)))
+        family, given = words.get((role, name), (_family(fn), given))
+        lines.append(Line(role, name, given, family, _measure(fn)))
 
     # Given what was drawn before: a factorisation that always holds.
     for k, name in enumerate(found.latents):
@@ -60,8 +62,12 @@ def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Struct
     return tuple(lines), found
 
 
-def _part(part: nn.Module) -> str:
-    return repr(part.family) if isinstance(part, Conditional) else type(part).__name__
+def _part(part: nn.Module, usual: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """What a part is, and what it is given; a mask is part of what is seen of x."""
+    given = (*(n for n in inputs_of(part, usual) if n != "mask"), *needs_of(part))
+    if isinstance(part, Conditional):
+        return repr(part.family), given
+    return (type(part).__name__ if usual else repr(part).split("\n")[0]), given
 
 
 def _measure(fn: TorchDistribution) -> str | None:
@@ -73,6 +79,8 @@ def _measure(fn: TorchDistribution) -> str | None:
 
 def _family(fn: Any) -> str:  # noqa: ANN401
     shape = tuple(fn.event_shape)
+    if isinstance(fn, Marginal):
+        fn = fn.base
     while type(fn).__name__ in ("Independent", "MaskedDistribution", "ExpandedDistribution"):
         fn = fn.base_dist
     return f"{type(fn).__name__}{shape if shape else ''}"

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from ppl_vae.data.batches import Batch, as_batch, refuse_other_columns
+from ppl_vae.data.batches import Batch, as_batch, columns_of, refuse_other_columns
 from ppl_vae.programs.modes import device_of, dtype_of
 from ppl_vae.programs.vae import VAE
+from ppl_vae.programs.values import seen_values
 
 COLUMNS = "_columns_of_training"  # by argument, where a fit was given a DataFrame
 
@@ -37,13 +38,7 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
         name=name,
     )
     if isinstance(program, VAE):
-        values = batch.tensors
-        if len(values) != 1 or (batch.kwargs and "x" not in batch.kwargs):
-            raise ValueError(
-                f"Got {list(batch.kwargs) if batch.kwargs else f'{len(values)} arrays'} in {name}; "
-                "expected one array: a VAE's model takes x alone. Try fit(program, x)."
-            )
-        program.check(values[0], name)
+        batch = _for_vae(program, batch, columns_of(data), name)
     else:
         named = [*enumerate(batch.args), *batch.kwargs.items()]
         if missing := [k for k, v in named if not v.isfinite().all()]:
@@ -55,6 +50,44 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
     for role in ("model", "guide"):
         _must_take(getattr(program, role), role, batch, name)
     return batch
+
+
+def _for_vae(
+    program: VAE, batch: Batch, columns: dict[str, tuple[str, ...]], name: str
+) -> Batch:
+    """Give x, the mask of what is seen of it, and the covariates."""
+    program.check_parts()  # a part may have been exchanged since
+    covariates = program.covariates
+    values = dict(batch.kwargs) if batch.kwargs else dict(enumerate(batch.args))
+    if list(values) == [0]:
+        values = {"x": values[0]}
+    odd = [k for k in values if k not in ("x", "mask", *covariates)]
+    lost = [k for k in ("x", *covariates) if k not in values]
+    if odd or lost:
+        expected = ", ".join(f"{k!r}: {k}" for k in ("x", *covariates))
+        raise ValueError(
+            f"Got {list(values) if batch.kwargs else f'{len(values)} array(s)'} in {name}; "
+            f"expected {'x and ' + ', '.join(covariates) if covariates else 'one array: x alone'}, "
+            f"what the parts of this program name, and a mask at will. Try "
+            f"{'{' + expected + '}' if covariates else 'fit(program, x)'}."
+        )
+    names = columns.get("x", columns.get("0", ()))
+    shown = "x" if batch.kwargs else name
+    x, seen = seen_values(program.decoder, values.pop("x"), values.pop("mask", None), shown, names)
+    for key, shape in covariates.items():
+        value = values[key]
+        if shape is not None and value.shape[1:] != shape:
+            raise ValueError(
+                f"Got the covariate {key!r} of shape {tuple(value.shape)}; expected (N, "
+                f"{', '.join(map(str, shape))}), as given= says. Try "
+                f"{key}.reshape(-1, {', '.join(map(str, shape))})."
+            )
+        if not value.isfinite().all():
+            raise ValueError(
+                f"Got NaN or infinity in the covariate {key!r}; expected finite numbers: only "
+                "cells of x may be missing. Try imputing it, or modelling it as part of x."
+            )
+    return Batch((x,), values if seen is None else {"mask": seen, **values})
 
 
 def _must_take(function: Any, role: str, batch: Batch, name: str) -> None:  # noqa: ANN401

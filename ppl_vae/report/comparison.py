@@ -116,7 +116,8 @@ def incomparable(first: Diagnosis, other: Diagnosis) -> str | None:
         return f"they do not observe the same ({sites})"
     same = set(first.observed) == set(other.observed)
     for site, its in zip(first.observed, first.observed if same else other.observed, strict=True):
-        if not np.array_equal(first.observations[site], other.observations[its]):
+        one_x, two_x = first.observations[site], other.observations[its]
+        if not np.array_equal(one_x, two_x, equal_nan=True):
             return "they are not on the same data"
         one, two = _likelihood(first, site), _likelihood(other, its)
         if one.measure is not None and two.measure is not None:

@@ -132,8 +132,8 @@ def _held_out(history: History, score: str) -> list[str]:
 
 def reconstructions(d: Diagnosis) -> str:
     """Say how much of the variance of x the reconstruction explains."""
-    left = float(((d.data - d.reconstructions) ** 2).sum())
-    total = float(((d.data - d.data.mean(axis=0)) ** 2).sum())
+    left = float(np.nansum(np.where(np.isnan(d.data), 0, (d.data - d.reconstructions) ** 2)))
+    total = float(np.nansum((d.data - np.nanmean(d.data, axis=0)) ** 2))
     if bad := int(np.sum(~np.isfinite(d.reconstructions))):
         return (
             f"E[x|z] is not finite in {count(bad, 'cell')} of {d.reconstructions.size}, so that "

@@ -28,7 +28,7 @@ def warn_of_data(program: nn.Module, batch: Batch) -> None:
     """Warn of cells far from where networks start, and of those that tell a scale nothing."""
     if (family := _family(program)) is None:
         return
-    x = batch.tensors[0]
+    x = _without_gaps(batch)
     parts = [part.square().sum(0) for part in x.split(ROWS)]
     size = (torch.stack(parts).sum(0) / len(x)).sqrt()
     if _on_reals(family) and (far := size > FAR).any():
@@ -58,11 +58,12 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
         return
     if (floor := family.min_scale) is None:
         return
-    x = batch.tensors[0]
+    x, few = batch.tensors[0], batch.take(torch.arange(min(batch.rows, 512), device=batch.device))
     with drawing(program, seed=0), pyro.validation_enabled(False):
-        guide = program.posterior(x[:512])  # sample() of a Normal raises where its scale is NaN
+        guide = program.posterior(*few.args, **few.kwargs)  # sample() of a Normal raises where its scale is NaN
         z = guide.rsample() if guide.has_rsample else guide.sample()
-        likelihood = program.decoder(z)
+        covariates = {k: v for k, v in few.kwargs.items() if k != "mask"}
+        likelihood = program.likelihood(z, **covariates)
         scale = _scale(likelihood).expand(z.shape[:1] + family.event_shape)
         learned = scale.contiguous().median(0).values.double().cpu()  # torch errs on expanded ones
     # Not its stddev: a Student t has none, however well it is trained.
@@ -73,7 +74,8 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
             stacklevel=3,
         )
     near = learned < NEAR * floor
-    finest, tied = _gaps(x, learned, near, on_reals=_on_reals(family))
+    mask = batch.kwargs.get("mask")
+    finest, tied = _gaps(x, learned, near, on_reals=_on_reals(family), mask=mask)
     varies = finest.isfinite()  # of others `warn_of_data` has spoken
     # A gap is a resolution where values repeat: real numbers have gaps too, but no ties.
     fine = varies & tied & (learned < PEAK * finest) & _on_reals(family)
@@ -101,6 +103,15 @@ def tensors_of(distribution: Any) -> list[Tensor]:  # noqa: ANN401
     return [v for v in vars(_base(distribution)).values() if isinstance(v, Tensor)]
 
 
+def _without_gaps(batch: Batch) -> Tensor:
+    """The data, cells that are missing taken from the first row that has them."""
+    x, mask = batch.tensors[0], batch.kwargs.get("mask")
+    if mask is None:
+        return x
+    first = mask.to(torch.uint8).argmax(0, keepdim=True)
+    return torch.where(mask, x, x.gather(0, first))
+
+
 def _constant(x: Tensor) -> Tensor:
     """Whether all rows agree, ``(*E,)``."""
     x, event = x.reshape(len(x), -1), x.shape[1:]
@@ -114,13 +125,21 @@ def _constant(x: Tensor) -> Tensor:
     return constant.reshape(event)
 
 
-def _gaps(x: Tensor, learned: Tensor, near: Tensor, *, on_reals: bool) -> tuple[Tensor, Tensor]:
+def _gaps(
+    x: Tensor, learned: Tensor, near: Tensor, *, on_reals: bool, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Half the smallest gap, and whether values repeat, of cells that a warning may be about.
 
     Of others infinity and False: few are sorted. Some rows have gaps no smaller than all rows have,
     so a scale that is coarse for them is coarse for all.
     """
     x = x.detach().reshape(len(x), -1)
+    if mask is not None:  # column by column: each has rows of its own
+        shape, rows = learned.shape, zip(x.T, mask.reshape(x.shape).T, strict=True)
+        found = [gaps(v[seen][:, None].cpu().numpy()) for v, seen in rows]
+        finest = torch.as_tensor([float(smallest[0]) / 2 for smallest, _ in found])
+        tied = torch.tensor([bool(same[0]) for _, same in found])
+        return finest.double().reshape(shape), tied.reshape(shape)
     some = torch.as_tensor(resolution(x[:: -(-len(x) // ROWS)].cpu().numpy()))
     suspects = near.flatten() | ((learned.flatten() < PEAK * some) & on_reals)
     finest, tied = torch.full_like(some, torch.inf), torch.zeros_like(suspects)

@@ -139,7 +139,8 @@ def compiled(graph: Graph, arguments: Tensors) -> Callable[..., Tensors]:
     """
     held = tuple(t.detach() for t in graph.held)  # they share memory with the originals
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of itself
+        for kind in (DeprecationWarning, FutureWarning):  # torch's, of itself
+            warnings.simplefilter("ignore", kind)
         try:
             function = _compile(graph.module, [*held, *arguments], _FAST)
         except Exception:  # torch raises what it likes: code in Python around the kernels may do
@@ -163,9 +164,11 @@ if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
 def _compile(module: fx.GraphModule, inputs: list[Any], options: dict[str, bool]) -> Any:  # noqa: ANN401
     import torch._inductor
 
-    log = logging.getLogger("torch._inductor.ir")
-    level, validated = log.level, Distribution._validate_args
-    log.setLevel(logging.ERROR)  # it warns of operations that go the long way
+    # They warn of operations that go the long way, and of graphs that cannot be kept on disk.
+    logs = [logging.getLogger(f"torch._inductor.{m}") for m in ("ir", "standalone_compile")]
+    levels, validated = [log.level for log in logs], Distribution._validate_args
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         # Unlike torch._inductor.compile it sets up what the cache of graphs asks for.
         return torch._inductor.standalone_compile(
@@ -175,7 +178,8 @@ def _compile(module: fx.GraphModule, inputs: list[Any], options: dict[str, bool]
             options={"config_patches": options},
         )
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
         Distribution._validate_args = validated  # torch's compiler turns it off
 
 

@@ -1,0 +1,188 @@
+"""Whether a prior, a decoder and an encoder make one program."""
+
+from __future__ import annotations
+
+from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
+from torch import Size, Tensor, nn
+from torch.distributions import Transform, biject_to, constraints
+
+from ppl_vae.conditional import Conditional
+
+OWN = ("x", "z", "mask")  # what a program passes itself; every other name is a covariate's
+
+
+def event_of(part: nn.Module, role: str) -> Size:
+    """Give the event shape that a part declares.
+
+    Raises:
+        ValueError: If it is no module, or declares none.
+    """
+    shape = getattr(part, "event_shape", None)
+    if not isinstance(part, nn.Module) or not isinstance(shape, tuple):
+        raise ValueError(
+            f"Got {type(part).__name__} as {role}; expected an nn.Module that returns a "
+            "distribution and declares its event_shape. Try StandardNormal(10) for a prior, "
+            "Conditional(MLP(400), family, given=...) for the others."
+        )
+    return Size(shape)
+
+
+def inputs_of(part: nn.Module, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """Name what a part is called with: its own word, or the usual."""
+    named = getattr(part, "inputs", None)
+    return usual if named is None else tuple(named)
+
+
+def needs_of(part: nn.Module) -> tuple[str, ...]:
+    """Name what a part takes past its network."""
+    return getattr(getattr(part, "family", None), "needs", ())
+
+
+def call(part: nn.Module, usual: tuple[str, ...], values: dict[str, Tensor]) -> TorchDistribution:
+    """Call a part with what it names among `values`."""
+    context = [values[n] for n in inputs_of(part, usual)]
+    distribution: TorchDistribution = part(*context, **{n: values[n] for n in needs_of(part)})
+    return distribution
+
+
+def check_parts(prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> None:
+    """Check that three parts fit together.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    program = nn.ModuleList([prior, decoder, encoder])
+    own = {id(part) for part in program.modules()}
+    if strangers := [b for b in getattr(prior, "borrowed", ()) if id(b) not in own]:
+        raise ValueError(
+            f"Got a {type(prior).__name__} that borrows a {type(strangers[0]).__name__} which "
+            "is no part of this program; expected the program's own. Try the same encoder in "
+            "both: VAE(VampPrior(u, encoder), decoder, encoder)."
+        )
+    latent, event = event_of(prior, "prior"), event_of(decoder, "decoder")
+    for role, part, usual, allowed in (
+        ("prior", prior, (), ()),
+        ("decoder", decoder, ("z",), ("z",)),
+        ("encoder", encoder, ("x",), ("x", "mask")),
+    ):
+        _check_inputs(role, part, usual, allowed)
+    if not inputs_of(prior, ()):
+        drawn = prior()
+        if drawn.event_shape != latent or drawn.batch_shape:
+            raise ValueError(
+                f"Got a prior of batch shape {tuple(drawn.batch_shape)} and event shape "
+                f"{tuple(drawn.event_shape)}; expected () and {tuple(latent)}, as its event_shape "
+                "says. Try .to_event() on the distribution that it returns."
+            )
+    _check_support(prior, encoder)
+    push = push_onto(prior, encoder)
+    free = latent if push is None else push.inverse_shape(latent)
+    _must_fit("encoder's event", event_of(encoder, "encoder"), "prior's event", free)
+    known = {"z": ("prior's event", latent), "x": ("decoder's event", event)}
+    known["mask"] = known["x"]
+    shapes: dict[str, Size] = {}
+    for role, part, usual in (
+        ("prior", prior, ()),
+        ("decoder", decoder, ("z",)),
+        ("encoder", encoder, ("x",)),
+    ):
+        if isinstance(part, Conditional):
+            for name, shape in zip(inputs_of(part, usual), part.given, strict=True):
+                if name in known:
+                    _must_fit(f"{role}'s given", shape, *known[name])
+                elif shapes.setdefault(name, shape) != shape:
+                    raise ValueError(
+                        f"Got the covariate {name!r} of shape {tuple(shapes[name])} in one part "
+                        f"and {tuple(shape)} in the {role}; expected one shape. Try the same in "
+                        "every given=."
+                    )
+
+
+def covariate_shapes(*parts: nn.Module) -> dict[str, Size | None]:
+    """Shapes of the covariates that parts name, None where a part does not say."""
+    found: dict[str, Size | None] = {}
+    for part in parts:
+        given = part.given if isinstance(part, Conditional) else None
+        for k, name in enumerate(inputs_of(part, ())):
+            if name not in OWN and found.get(name) is None:
+                found[name] = given[k] if given else None
+        for name in needs_of(part):
+            found.setdefault(name, None)
+    return found
+
+
+def push_onto(prior: nn.Module, encoder: nn.Module) -> Transform | None:
+    """The bijection that takes an encoder on unconstrained space onto the prior's support."""
+    support = _support(prior)
+    family = getattr(encoder, "family", None)
+    on_reals = family is None or is_real(family.support)
+    return biject_to(support) if on_reals and not is_real(support) else None
+
+
+def is_real(support: constraints.Constraint) -> bool:
+    """Whether a support is the reals, or a vector or block of them."""
+    inner = getattr(support, "base_constraint", support)
+    return inner is constraints.real or type(inner) is type(constraints.real)
+
+
+def _check_inputs(
+    role: str, part: nn.Module, usual: tuple[str, ...], allowed: tuple[str, ...]
+) -> None:
+    named = inputs_of(part, usual)
+    if isinstance(part, Conditional) and part.inputs is None and len(part.given) != len(usual):
+        shapes = [tuple(s) for s in part.given]
+        kind = f"one context, {usual[0]}," if usual else "no context"
+        example = {"prior": '{"c": 3}', "decoder": '{"z": 2, "c": 3}'}.get(
+            role, '{"x": 64, "mask": 64}'
+        )
+        raise ValueError(
+            f"Got the {role}'s given={shapes}; expected {kind} or names for several, so that the "
+            f"program knows which is which. Try given={example}."
+        )
+    if odd := [n for n in named if n in OWN and n not in allowed]:
+        raise ValueError(
+            f"Got {odd[0]!r} among the {role}'s inputs {list(named)}; expected "
+            f"{' and '.join(map(repr, allowed)) or 'none of x, z and mask'}, and covariates under "
+            "other names. Try leaving it out."
+        )
+    if usual and usual[0] not in named:
+        raise ValueError(
+            f"Got the {role}'s inputs {list(named)}; expected {usual[0]!r} among them. Try "
+            f"given={{{usual[0]!r}: ..., ...}}."
+        )
+
+
+def _check_support(prior: nn.Module, encoder: nn.Module) -> None:
+    family = getattr(encoder, "family", None)
+    support = _support(prior)
+    if family is None or (is_real(family.support) and not support.is_discrete):
+        return
+    cell = getattr(support, "base_constraint", support)
+    if repr(cell) != repr(family.support):  # a constraint's repr has its bounds
+        raise ValueError(
+            f"Got the guide {family} under a prior with support {cell}; expected a guide that "
+            "lives inside it: on the same support, or on the reals under a continuous prior, "
+            "which is pushed onto its support. Try Normal."
+        )
+
+
+def _support(prior: nn.Module) -> constraints.Constraint:
+    if inputs_of(prior, ()):  # nothing to call it with
+        family = getattr(prior, "family", None)
+        return constraints.real_vector if family is None else family.support
+    try:
+        support = prior().support
+    except NotImplementedError:  # a prior that can only be sampled need not know its support
+        return constraints.real_vector
+    if type(support).__name__ == "MixtureSameFamilyConstraint":  # biject_to does not know it
+        return support.base_constraint
+    return support
+
+
+def _must_fit(what: str, got: Size, where: str, expected: Size) -> None:
+    if Size(got) != expected:
+        raise ValueError(
+            f"Got the {what} shape {tuple(got)}; expected the {where} shape {tuple(expected)}. Try "
+            "one latent size in prior, encoder and decoder, and one data shape in encoder and "
+            "decoder."
+        )
