@@ -32,6 +32,7 @@ from ppl_vae.objectives import ELBO, Adversarial, ImportanceWeighted
 from ppl_vae.posterior import (
     data_given,
     elpd,
+    impute,
     log_evidence,
     posterior_predictive,
     prior_predictive,
@@ -76,6 +77,7 @@ __all__ = [
     "diagnose",
     "elpd",
     "fit",
+    "impute",
     "log_evidence",
     "log_weights",
     "posterior_predictive",

@@ -211,7 +211,11 @@ def diagnose(
         generated=_array(prior.data[site]),
         labels=None if labels is None else _named(labels),
         history=history,
-        notes=(*getattr(program, "notes", list)(), *([NO_KHAT] if blind else [])),
+        notes=(
+            *getattr(program, "notes", list)(),
+            *_missing(observations),
+            *([NO_KHAT] if blind else []),
+        ),
         num_samples=num_samples,
         seed=seed,
         seconds=time.perf_counter() - start,
@@ -226,6 +230,16 @@ def _named(labels: ArrayLike) -> NDArray[Any]:
     import pandas as pd  # not before it is needed: it is slow to load
 
     return np.array(["missing" if pd.isna(v) else str(v) for v in given])
+
+
+def _missing(observations: Mapping[str, Floats]) -> list[str]:
+    return [
+        f"{gaps} of {x.size} cells of {site} are missing: the evidence is that of the cells seen, "
+        "and all that is said takes them to be missing at random, for reasons that lie in cells "
+        "that are seen"
+        for site, x in observations.items()
+        if (gaps := int(np.isnan(x).sum()))
+    ]
 
 
 def _array(value: Tensor) -> Floats:

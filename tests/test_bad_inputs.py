@@ -192,8 +192,12 @@ fits("no dose", bits(20, 6), r"1 array\(s\)", "x and dose", "{'x': x, 'dose': do
 both = {"x": bits(20, 6), "dose": dose}
 fits("another covariate", both | {"age": dose}, "'age'", "x and dose", "Try", **with_dose)
 flat = both | {"dose": dose[:, 0]}
-fits("a flat covariate", flat, r"'dose' of shape \(20,\)", r"N, 1\)", r"reshape\(-1, 1", **with_dose)
-fits("a dose of NaN", both | {"dose": dose / 0}, "NaN .* 'dose'", "only cells of x", "", **with_dose)
+fits(
+    "a flat covariate", flat, r"'dose' of shape \(20,\)", r"N, 1\)", r"reshape\(-1, 1", **with_dose
+)
+fits(
+    "a dose of NaN", both | {"dose": dose / 0}, "NaN .* 'dose'", "only cells of x", "", **with_dose
+)
 
 # ---- data: kinds
 
@@ -253,7 +257,13 @@ lengths = r"\{'data\[0\]': 20, 'data\[1\]': 5\}"
 fits("tuple lengths", (REALS, REALS[:5]), lengths, "one row per datum", "common", **foreign)
 uneven = {"x": REALS, "m": REALS[:5]}
 fits("dict lengths", uneven, r"\{'x': 20, 'm': 5\}", "one row per datum", "common", **foreign)
-fits("two arrays for a VAE", (bits(20, 6), bits(20, 6)), r"2 array\(s\)", "x alone", r"fit\(program, x")
+fits(
+    "two arrays for a VAE",
+    (bits(20, 6), bits(20, 6)),
+    r"2 array\(s\)",
+    "x alone",
+    r"fit\(program, x",
+)
 fits("another name", {"images": bits(20, 6)}, r"\['images'\]", "x alone", r"fit\(program, x\)")
 fits("too many", (REALS, REALS), r"2 array\(s\)", r"model\(x\) takes", "tuple", **foreign)
 fits("bad validation data", bits(20, 6), "validation of shape", "6", "Try", validation=bits(20, 3))
@@ -280,7 +290,7 @@ assembles(
 )
 of_data = r"encoder's given shape \(5,\)"
 assembles("data of encoder", of_data, r"decoder's event shape \(6,\)", "data", encoder=encoder5)
-assembles("two contexts", r"\[\(2,\), \(3,\)\]", "one context, z", "{\"z\": 2,", decoder=decoder23)
+assembles("two contexts", r"\[\(2,\), \(3,\)\]", "one context, z", '{"z": 2,', decoder=decoder23)
 normal = dist.Normal(0.0, 1.0)
 assembles("a distribution as prior", "Normal as prior", "nn.Module", "StandardNormal", prior=normal)
 linear = nn.Linear(2, 6)

@@ -214,7 +214,7 @@ def _cast(
 
 def _numeric(value: Any, name: str) -> Tensor:  # noqa: ANN401
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        value = value.astype(np.float64).filled(np.nan)
+        value = np.ma.filled(value.astype(np.float64), np.nan)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged rows, and what numpy refuses

@@ -7,5 +7,7 @@ from ppl_vae.posterior.draws import prior_predictive as prior_predictive
 from ppl_vae.posterior.elpd import elpd as elpd
 from ppl_vae.posterior.evidence import log_evidence as log_evidence
 from ppl_vae.posterior.given import data_given as data_given
+from ppl_vae.posterior.impute import Imputation as Imputation
+from ppl_vae.posterior.impute import impute as impute
 from ppl_vae.posterior.refit import Refitted as Refitted
 from ppl_vae.posterior.refit import refit_guide as refit_guide

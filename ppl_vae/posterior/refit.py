@@ -34,9 +34,11 @@ class Refitted(Program):
 
     Attributes:
         history: The training of that guide: whether ``history["elbo"]`` has levelled off.
+        source: The program whose guide it replaces, and whose data it takes.
     """
 
     history: History
+    source: nn.Module
 
 
 @explained
@@ -128,6 +130,7 @@ def refit_guide(
 
     fresh = Refitted(frozen_model, guide, modules=[encoder, program], plate=found.plate)
     steps = torch.optim.lr_scheduler.CosineAnnealingLR
+    fresh.__dict__["source"] = program  # among its modules already
     fresh.__dict__[COLUMNS] = program.__dict__.get(COLUMNS, {})
     fresh.history, _ = fit(
         fresh,

@@ -29,16 +29,17 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
         )
     if isinstance(data, Batch):
         return data
+    source = getattr(program, "source", program)  # a refitted program takes what the first took
     refuse_other_columns(program.__dict__.get(COLUMNS, {}), data, name)
     batch = as_batch(
         data,
         dtype=dtype_of(program),
         device=device_of(program),
-        keep_tensors=not isinstance(program, VAE),
+        keep_tensors=not isinstance(source, VAE),
         name=name,
     )
-    if isinstance(program, VAE):
-        batch = _for_vae(program, batch, columns_of(data), name)
+    if isinstance(source, VAE):
+        batch = _for_vae(source, batch, columns_of(data), name)
     else:
         named = [*enumerate(batch.args), *batch.kwargs.items()]
         if missing := [k for k, v in named if not v.isfinite().all()]:
@@ -52,15 +53,11 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
     return batch
 
 
-def _for_vae(
-    program: VAE, batch: Batch, columns: dict[str, tuple[str, ...]], name: str
-) -> Batch:
+def _for_vae(program: VAE, batch: Batch, columns: dict[str, tuple[str, ...]], name: str) -> Batch:
     """Give x, the mask of what is seen of it, and the covariates."""
     program.check_parts()  # a part may have been exchanged since
     covariates = program.covariates
-    values = dict(batch.kwargs) if batch.kwargs else dict(enumerate(batch.args))
-    if list(values) == [0]:
-        values = {"x": values[0]}
+    values = batch.kwargs or {"x" if k == 0 else f"[{k}]": v for k, v in enumerate(batch.args)}
     odd = [k for k in values if k not in ("x", "mask", *covariates)]
     lost = [k for k in ("x", *covariates) if k not in values]
     if odd or lost:
@@ -72,7 +69,7 @@ def _for_vae(
             f"{'{' + expected + '}' if covariates else 'fit(program, x)'}."
         )
     names = columns.get("x", columns.get("0", ()))
-    shown = "x" if batch.kwargs else name
+    shown, values = "x" if batch.kwargs else name, dict(values)
     x, seen = seen_values(program.decoder, values.pop("x"), values.pop("mask", None), shown, names)
     for key, shape in covariates.items():
         value = values[key]

@@ -53,9 +53,7 @@ def seen_values(
             f"Got {_first(~x.isfinite(), x, columns)} in {name}; expected finite numbers, and NaN "
             "where a cell is missing. Try x.masked_fill(x.isinf(), nan) if such cells are."
         )
-    if family is not None and not all(
-        family.support.check(part).all() for part in x.split(ROWS)
-    ):
+    if family is not None and not all(family.support.check(part).all() for part in x.split(ROWS)):
         bad = ~family.support.check(x)
         if bad.shape != x.shape:  # a constraint of whole events
             bad = bad.reshape(-1, *[1] * len(event)).expand(x.shape)

@@ -60,7 +60,8 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
         return
     x, few = batch.tensors[0], batch.take(torch.arange(min(batch.rows, 512), device=batch.device))
     with drawing(program, seed=0), pyro.validation_enabled(False):
-        guide = program.posterior(*few.args, **few.kwargs)  # sample() of a Normal raises where its scale is NaN
+        guide = program.posterior(*few.args, **few.kwargs)
+        # sample() of a Normal raises where its scale is NaN
         z = guide.rsample() if guide.has_rsample else guide.sample()
         covariates = {k: v for k, v in few.kwargs.items() if k != "mask"}
         likelihood = program.likelihood(z, **covariates)

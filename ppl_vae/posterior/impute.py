@@ -1,0 +1,214 @@
+"""Missing cells, drawn given those that are seen."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_vae.data.batches import Batch
+from ppl_vae.diagnostics import khat
+from ppl_vae.distributions import Marginal
+from ppl_vae.posterior.draws import with_plate
+from ppl_vae.posterior.faults import explained
+from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.log_weights import weighted_draws
+from ppl_vae.programs.modes import device_of, drawing, forked_rng
+from ppl_vae.programs.runs import Site, probe
+from ppl_vae.programs.traces import Structure
+
+CELLS = 2**22  # of x in one run of the model; part of what a seed means
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Imputation:
+    """What is known of cells that are missing.
+
+    Attributes:
+        point: x with every missing cell replaced: by its posterior mean; where the family has
+            categories by the most probable one, where they are ordered by the median. ``(N, *E)``.
+        lower: Lower ends of central intervals, cell by cell, ``(N, *E)``; x itself where seen.
+        upper: Upper ends.
+        draws: Completed data, ``(M, N, *E)``, equally weighted: multiple imputations.
+        hidden: ``(N, *E)``, True where a cell was missing.
+        level: Nominal coverage of the intervals.
+        ess: Effective number of the draws of z behind each datum, ``(N,)``.
+        khat: Pareto k of their weights, ``(N,)``: above 0.7 they are not to be trusted.
+    """
+
+    point: Floats
+    lower: Floats
+    upper: Floats
+    draws: Floats
+    hidden: NDArray[np.bool_]
+    level: float
+    ess: Floats
+    khat: Floats
+
+    def __repr__(self) -> str:
+        return (
+            f"Imputation of {int(self.hidden.sum())} of {self.hidden.size} cells in "
+            f"{len(self.point)} data; {len(self.draws)} draws, median ESS {np.median(self.ess):.0f}"
+        )
+
+
+@explained
+def impute(
+    program: nn.Module,
+    x: Any,  # noqa: ANN401
+    num_samples: int = 500,
+    *,
+    num_draws: int = 50,
+    level: float = 0.9,
+    seed: int | None = None,
+) -> Imputation:
+    """Draw what is missing given what is seen, x_hidden ~ p(x_hidden | x_seen).
+
+    By self-normalised importance sampling (Mattei and Frellsen 2019, MIWAE, eq. 10): z is drawn
+    from q(z|x_seen), weighed by p(x_seen, z) / q(z|x_seen), then x_hidden ~ p(x_hidden|x_seen, z).
+    Cells are taken to be missing at random: whether one is missing depends on cells seen alone.
+
+    Args:
+        program: A `VAE`, trained on data that may have missing cells themselves.
+        x: Data as `fit` takes them, with NaN or a mask.
+        num_samples: Draws S of z per datum.
+        num_draws: Completed data sets M to return, drawn from the S by weight.
+        level: Nominal coverage of the intervals, in (0, 1).
+        seed: Fork torch's random state and start here.
+
+    Raises:
+        NoDensityError: Where there are no weights.
+        ValueError: If no cell is missing, or an argument is out of range.
+
+    Example:
+        >>> from ppl_vae import MLP, VAE, Conditional, Normal, StandardNormal
+        >>> vae = VAE(
+        ...     StandardNormal(1),
+        ...     Conditional(MLP(), Normal(3, scale=0.5), given=1),
+        ...     Conditional(MLP(), Normal(1), given={"x": 3, "mask": 3}),
+        ... )
+        >>> x = torch.tensor([[0.1, torch.nan, 0.3], [0.0, 1.0, -1.0]])
+        >>> found = impute(vae, x, seed=0)
+        >>> found, bool(found.lower[0, 1] < found.point[0, 1] < found.upper[0, 1])
+        (Imputation of 1 of 6 cells in 2 data; 50 draws, median ESS ...)
+    """
+    for name, value in {"num_samples": num_samples, "num_draws": num_draws}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+            raise ValueError(f"Got {name}={value!r}; expected an integer of 2 or more. Try 500.")
+    if not 0 < level < 1:
+        raise ValueError(f"Got level={level!r}; expected a number between 0 and 1. Try 0.9.")
+    batch = program_batch(program, x, name="x")
+    found = with_plate(program, batch)
+    model, _ = probe(program, batch)
+    if sum(_hides(model.nodes[n]) for n in found.observed) != 1 or found.enumerated:
+        raise ValueError(
+            "Got data without a missing cell, or a program that cannot have any; expected NaN, or "
+            '0 in a mask, somewhere. Try x[row, column] = nan, or {"x": x, "mask": mask}.'
+        )
+    family = getattr(getattr(program, "decoder", None), "family", None)
+    levels = getattr(family, "level", "numeric")
+    tails = (1 - level) / 2, (1 + level) / 2
+    cells = sum(v[0].numel() for v in batch.tensors)
+    pieces = []
+    with forked_rng(device_of(program), seed) if seed is not None else nullcontext():
+        for rows in torch.arange(batch.rows).split(max(1, CELLS // (num_samples * cells))):
+            part = batch.take(rows.to(batch.device))
+            pieces.append(_piece(program, part, found, num_samples, num_draws, levels, tails))
+    joined = [torch.cat(p, dim=1 if k == 3 else 0) for k, p in enumerate(zip(*pieces, strict=True))]
+    point, lower, upper, draws, hidden, log_w = joined
+    weights = torch.softmax(log_w.T, 0)
+    return Imputation(
+        point=_array(point),
+        lower=_array(lower),
+        upper=_array(upper),
+        draws=_array(draws),
+        hidden=hidden.cpu().numpy(),
+        level=level,
+        ess=_array(1 / weights.square().sum(0)),
+        khat=khat(_array(log_w.T)),
+    )
+
+
+def _piece(
+    program: nn.Module,
+    batch: Batch,
+    found: Structure,
+    num_samples: int,
+    num_draws: int,
+    levels: str | tuple[str, ...],
+    tails: tuple[float, float],
+) -> tuple[Tensor, ...]:
+    """Point, ends, draws, hidden and log weights of some data."""
+    drawn = weighted_draws(program, batch, num_samples)
+    log_w = drawn.log_weights.double()  # (S, n)
+    flat = {n: v.flatten(0, 1) for n, v in drawn.latents.items()}
+    repeated = batch.take(torch.arange(batch.rows, device=batch.device).repeat(num_samples))
+    with drawing(program, None):
+        at = poutine.condition(program.model, data=flat)
+        trace = poutine.trace(at).get_trace(*repeated.args, **repeated.kwargs)
+        site = next(s for n, s in trace.nodes.items() if n in found.observed and _hides(s))
+        fn, seen = site["fn"], site["value"]
+        x = fn.completed(seen, fn.sample())
+        try:
+            mean = fn.completed(seen, fn.mean)
+        except NotImplementedError:
+            mean = x
+    x, mean, mask = (v.unflatten(0, (num_samples, batch.rows)) for v in (x, mean, fn.mask))
+    x, weights = x.double(), torch.softmax(log_w, 0)
+    rows = torch.arange(batch.rows, device=x.device)
+    draws = x[_resampled(weights, num_draws), rows]
+    values, order = x.sort(0)
+    ladder = _like(weights, x).gather(0, order).cumsum(0)
+
+    def quantile(p: float) -> Tensor:
+        place = (ladder < p).sum(0, keepdim=True).clamp(max=num_samples - 1)
+        return values.gather(0, place)[0]
+
+    points = {
+        "numeric": lambda: (_like(weights, x) * mean).sum(0),
+        "ordinal": lambda: quantile(0.5),
+        "nominal": lambda: _mode(x, weights),
+    }
+    if isinstance(levels, str):
+        point = points[levels]()
+    else:
+        by_level = {k: points[k]() for k in set(levels)}
+        point = torch.stack([by_level[k][..., i] for i, k in enumerate(levels)], -1)
+    hidden = ~mask[0]
+    point = point.where(hidden, x[0])  # a sum of weights is 1 but for rounding
+    ends = (quantile(p) for p in tails)
+    return point, *ends, draws, hidden, log_w.T
+
+
+def _hides(site: Site) -> bool:
+    return isinstance(site["fn"], Marginal)
+
+
+def _like(weights: Tensor, x: Tensor) -> Tensor:
+    return weights.reshape(*weights.shape, *[1] * (x.dim() - 2)).expand(x.shape)
+
+
+def _resampled(weights: Tensor, count: int) -> Tensor:
+    """Systematic resampling, ``(count, n)``: each draw as often as its weight says, within one."""
+    offset = torch.rand((weights.shape[1], 1), dtype=weights.dtype, device=weights.device)
+    steps = (torch.arange(count, device=weights.device) + offset) / count
+    chosen = torch.searchsorted(weights.cumsum(0).T.contiguous(), steps)
+    return chosen.clamp(max=len(weights) - 1).T
+
+
+def _mode(x: Tensor, weights: Tensor) -> Tensor:
+    """The code, of 0, 1 and so on, of the largest weight."""
+    shares = [((x == k) * _like(weights, x)).sum(0) for k in range(int(x.max()) + 1)]
+    return torch.stack(shares).argmax(0).to(x.dtype)
+
+
+def _array(value: Tensor) -> Floats:
+    return value.detach().double().cpu().numpy()

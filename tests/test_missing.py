@@ -1,0 +1,373 @@
+"""Missing cells: fillers that do not count, exact conditionals, finite gradients, refusals."""
+
+import math
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Size, nn
+
+from ppl_vae import (
+    ELBO,
+    MLP,
+    VAE,
+    Bernoulli,
+    Binomial,
+    Conditional,
+    ImportanceWeighted,
+    MultivariateNormal,
+    Normal,
+    Program,
+    Shared,
+    StandardNormal,
+    diagnose,
+    fit,
+    impute,
+    log_evidence,
+    log_weights,
+    refit_guide,
+    report,
+    to_datatree,
+)
+from ppl_vae.distributions import Marginal
+from ppl_vae.programs.inputs import program_batch
+
+FEATURES = 5
+NAN = float("nan")
+
+
+def program(family, *, knows_mask: bool = True, seed: int = 0) -> VAE:
+    torch.manual_seed(seed)
+    given = {"x": FEATURES, "mask": FEATURES} if knows_mask else FEATURES
+    return VAE(
+        StandardNormal(2),
+        Conditional(MLP(8), family, given=2),
+        Conditional(MLP(8), Normal(2), given=given),
+    )
+
+
+def hidden(rows: int = 12, seed: int = 0) -> torch.Tensor:
+    """True where a cell is hidden: the first row is complete, the second empty."""
+    mask = torch.rand(rows, FEATURES, generator=torch.Generator().manual_seed(seed)) < 0.4
+    mask[0], mask[1] = False, True
+    return mask
+
+
+# ---- what stands where a cell is hidden changes nothing
+
+FAMILIES = [
+    Normal(FEATURES),
+    Normal(FEATURES, scale=Shared()),
+    MultivariateNormal(FEATURES),
+    Bernoulli(FEATURES),
+    Binomial(FEATURES, total=3),
+]
+
+
+def data(family, rows: int = 12) -> torch.Tensor:
+    torch.manual_seed(1)
+    raw = {n: torch.randn(rows, *s) for n, s in family.shapes.items()}
+    return family(**raw, **family.shared).sample()
+
+
+def loss_and_gradients(vae, x, mask, objective):
+    torch.manual_seed(3)
+    loss = objective(vae.model, vae.guide, x, mask)
+    gradients = torch.autograd.grad(loss, list(vae.parameters()), allow_unused=True)
+    return loss, [g for g in gradients if g is not None]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=repr)
+@pytest.mark.parametrize("knows_mask", [True, False])
+def test_the_filler_changes_neither_loss_nor_gradients(family, knows_mask):
+    vae, x, mask = program(family, knows_mask=knows_mask), data(family), ~hidden()
+    first, gradients = loss_and_gradients(vae, x, mask, ELBO())
+    assert first.isfinite()
+    assert gradients
+    for filler in (NAN, 1e30, -7.0):
+        other, others = loss_and_gradients(vae, x.where(mask, filler), mask, ELBO())
+        assert torch.equal(first, other)
+        for a, b in zip(gradients, others, strict=True):
+            assert a.isfinite().all()
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=repr)
+def test_nothing_hidden_is_the_plain_program(family):
+    vae, x = program(family), data(family)
+    torch.manual_seed(3)
+    plain = ELBO()(vae.model, vae.guide, x)
+    masked, _ = loss_and_gradients(vae, x, torch.ones_like(x, dtype=torch.bool), ELBO())
+    # float32 sums of 60 cells of size 10 in another order
+    assert torch.allclose(plain, masked, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=repr)
+def test_all_hidden_leaves_the_divergence(family):
+    vae, x = program(family), data(family)
+    none = torch.zeros_like(x, dtype=torch.bool)
+    loss, _ = loss_and_gradients(vae, x, none, ELBO(analytic_kl=True))
+    kl = torch.distributions.kl_divergence(vae.posterior(x, none), vae.prior())
+    assert torch.allclose(loss.float(), kl.sum(), rtol=1e-5)
+
+
+def test_a_gap_is_a_gap_by_nan_by_mask_or_by_numpys_mask():
+    family = Normal(FEATURES)
+    x, mask = data(family), ~hidden()
+    forms = [
+        x.where(mask, NAN),
+        {"x": x, "mask": mask},
+        {"x": x.where(mask, NAN), "mask": mask.float()},
+        np.ma.masked_array(x.numpy(), mask=~mask.numpy()),
+    ]
+    losses = [
+        fit(program(family), form, epochs=2, batch_size=5, seed=0, progress=False).history["loss"]
+        for form in forms
+    ]
+    for other in losses[1:]:
+        assert np.array_equal(losses[0], other)
+
+
+@pytest.mark.parametrize("objective", [ELBO(), ImportanceWeighted(5)], ids=["ELBO", "MIWAE"])
+def test_compiled_as_eager(objective):
+    family = MultivariateNormal(FEATURES) if isinstance(objective, ELBO) else Normal(FEATURES)
+    x = data(family, 32).where(~hidden(32), NAN)
+    losses = [
+        fit(
+            program(family), x, objective=objective, epochs=2, batch_size=16, seed=0,
+            progress=False, compile=compiled,
+        ).history["loss"]
+        for compiled in (False, True)
+    ]  # fmt: skip
+    assert np.allclose(losses[0], losses[1], rtol=1e-4)
+
+
+# ---- marginals
+
+
+def test_marginals_of_normals_are_scipys(float64):
+    from scipy import stats
+
+    loc, factor = torch.randn(4), torch.randn(4, 4)
+    covariance = factor @ factor.T + torch.eye(4)
+    x, seen = torch.randn(4), torch.tensor([True, False, True, False])
+    exact = stats.multivariate_normal(loc[seen], covariance[seen][:, seen]).logpdf(x[seen])
+    full = dist.MultivariateNormal(loc, covariance)
+    assert abs(float(Marginal(full, seen).log_prob(x)) - exact) < 1e-12
+    low = dist.LowRankMultivariateNormal(loc, factor[:, :2], torch.rand(4) + 0.5)
+    exact = stats.multivariate_normal(
+        loc[seen], low.covariance_matrix[seen][:, seen]
+    ).logpdf(x[seen])  # fmt: skip
+    assert abs(float(Marginal(low, seen).log_prob(x)) - exact) < 1e-12
+
+
+def test_completed_draws_follow_the_conditional(float64):
+    torch.manual_seed(0)
+    factor = torch.randn(4, 4)
+    covariance = factor @ factor.T + torch.eye(4)
+    loc, x, seen = torch.randn(4), torch.randn(4), torch.tensor([True, False, True, False])
+    full = Marginal(dist.MultivariateNormal(loc, covariance), seen)
+    s, h = seen.nonzero()[:, 0], (~seen).nonzero()[:, 0]
+    gain = covariance[h][:, s] @ covariance[s][:, s].inverse()
+    mean = loc[h] + gain @ (x - loc)[s]
+    left = covariance[h][:, h] - gain @ covariance[s][:, h]
+    assert torch.allclose(full.completed(x, full.mean)[h], mean, atol=1e-12)
+    draws = 40_000
+    moved = full.completed(x, full.expand(Size([draws])).sample())
+    assert torch.equal(moved[:, s], x[s].expand(draws, 2))
+    # Six standard errors of a mean and of a (co)variance, of 5 numbers: false alarm 1e-8.
+    off = (moved[:, h].mean(0) - mean).abs() / (left.diagonal() / draws).sqrt()
+    assert off.max() < 6
+    wrong = (moved[:, h].T.cov() - left).abs()
+    assert (wrong < 6 * (2 / draws) ** 0.5 * left.diagonal().max()).all()
+
+
+def test_a_family_without_marginals_is_refused():
+    joint = dist.Dirichlet(torch.ones(3))
+    with pytest.raises(ValueError, match="Dirichlet; expected independent cells"):
+        Marginal(joint, torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"mask of torch\.float32"):
+        Marginal(dist.Normal(torch.zeros(3), 1.0).to_event(1), torch.ones(3))
+
+
+# ---- the linear-Gaussian world: evidence and conditionals are exact
+
+NOISE = 0.6
+
+
+class ExactGuide(nn.Module):
+    """p(z | x_seen) of z ~ N(0, I), x | z ~ N(W z + b, NOISE²)."""
+
+    inputs = ("x", "mask")
+    event_shape = Size([2])
+
+    def __init__(self, weight, bias):
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+    def forward(self, x, mask):
+        weight = self.weight * mask[..., None]
+        precision = torch.eye(2) + weight.mT @ weight / NOISE**2
+        covariance = precision.inverse()
+        centred = (x - self.bias) * mask
+        loc = (covariance @ (weight.mT @ centred[..., None]))[..., 0] / NOISE**2
+        return dist.MultivariateNormal(loc, covariance)
+
+
+@pytest.fixture
+def world(float64):
+    torch.manual_seed(0)
+    decoder = Conditional(MLP(), Normal(FEATURES, scale=NOISE), given=2)
+    linear = decoder.net[0]
+    weight, bias = linear.weight.detach(), linear.bias.detach()
+    weight.mul_(3)
+    vae = VAE(StandardNormal(2), decoder, ExactGuide(weight, bias)).double()
+    x = torch.randn(12, 2) @ weight.T + bias + NOISE * torch.randn(12, FEATURES)
+    covariance = weight @ weight.T + NOISE**2 * torch.eye(FEATURES)
+    return vae, x, bias, covariance
+
+
+def test_evidence_is_that_of_what_is_seen(world):
+    vae, x, bias, covariance = world
+    seen = ~hidden()
+    weights = log_weights(vae, x.where(seen, NAN), 7, seed=0)
+    for i, row in enumerate(seen):
+        exact = 0.0
+        if row.any():
+            marginal = dist.MultivariateNormal(bias[row], covariance[row][:, row])
+            exact = float(marginal.log_prob(x[i, row]))
+        assert (weights[:, i] - exact).abs().max() < 1e-9  # every weight: the guide is exact
+
+
+def test_imputations_are_the_conditionals(world):
+    vae, x, bias, covariance = world
+    seen = ~hidden()
+    draws = 4000
+    found = impute(vae, x.where(seen, NAN), draws, num_draws=draws, level=0.8, seed=0)
+    assert np.array_equal(found.hidden, ~seen.numpy())
+    assert np.array_equal(found.point[seen], x[seen])
+    assert np.array_equal(found.draws[:, seen], np.broadcast_to(x[seen], (draws, int(seen.sum()))))
+    for i, row in enumerate(seen):
+        if row.all():
+            continue
+        gain = covariance[~row][:, row] @ covariance[row][:, row].inverse()
+        mean = (bias[~row] + gain @ (x[i] - bias)[row]).numpy()
+        left = covariance[~row][:, ~row] - gain @ covariance[row][:, ~row]
+        sd = left.diagonal().sqrt().numpy()
+        # Some 30 cells, three numbers each, at 6 standard errors: false alarm 2e-7. The spread of
+        # the points is that of E[x|z], below sd; that of a quantile √(p(1−p)/S) / density.
+        assert (np.abs(found.point[i, ~row] - mean) < 6 * sd / draws**0.5).all()
+        at = 1.2815515655446004  # Φ⁻¹(0.9)
+        room = 6 * sd * (0.09 / draws) ** 0.5 / (math.exp(-(at**2) / 2) / (2 * math.pi) ** 0.5)
+        assert (np.abs(found.lower[i, ~row] - (mean - at * sd)) < room).all()
+        assert (np.abs(found.upper[i, ~row] - (mean + at * sd)) < room).all()
+        drawn = found.draws[:, i][:, ~row.numpy()]
+        room = 6 * (2 / draws) ** 0.5 * left.max().item()
+        assert (np.abs(np.cov(drawn.T) - left.numpy()) < room).all()
+
+
+def test_a_wide_guide_is_weighed(world):
+    """With weights that vary the imputations are still the conditionals; without, they are not."""
+    vae, x, bias, covariance = world
+
+    class Wide(ExactGuide):
+        def forward(self, x, mask):
+            exact = super().forward(x, mask)
+            return dist.MultivariateNormal(exact.loc + 0.7, 2 * exact.covariance_matrix)
+
+    wide = VAE(vae.prior, vae.decoder, Wide(vae.encoder.weight, vae.encoder.bias)).double()
+    seen = ~hidden()
+    exact = impute(vae, x.where(seen, NAN), 4000, seed=0)
+    weighed = impute(wide, x.where(seen, NAN), 4000, seed=0)
+    unweighed = wide.likelihood(wide.posterior(x, seen).mean).mean
+    gap = ~seen
+    # Thirty cells at six standard errors of what the weights leave of 4000 draws.
+    room = 6 * exact.draws.std(0) / weighed.ess[:, None] ** 0.5
+    assert (np.abs(exact.point - weighed.point) < 1.5 * room)[gap].all()
+    assert (unweighed - torch.as_tensor(exact.point))[gap].abs().max() > 0.4
+    assert (weighed.ess < 0.9 * 4000).all()
+
+
+def test_seeds_and_memory(world):
+    vae, x, *_ = world
+    gappy = x.where(~hidden(), NAN)
+    one, two = (impute(vae, gappy, 100, seed=4) for _ in range(2))
+    assert np.array_equal(one.draws, two.draws)
+    state = torch.get_rng_state()
+    impute(vae, gappy, 100, seed=4)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+# ---- downstream
+
+
+def test_everything_downstream_takes_gaps(tmp_path):
+    x = data(Normal(FEATURES), 40).where(~hidden(40), NAN)
+    vae = program(Normal(FEATURES, scale=Shared()))
+    history, _ = fit(vae, x, epochs=2, seed=0, progress=False, validation=0.2)
+    assert np.isfinite(history["validation_elbo"]).all()
+    found = diagnose(vae, x, num_samples=50, history=history)
+    assert np.isnan(found.data).sum() == int(x.isnan().sum())
+    assert any("missing" in note for note in found.notes)
+    page = report(tmp_path / "gaps.html", found)
+    assert "nan" not in page.read_text().lower().replace("nanmax", "")
+    tree = to_datatree(vae, x, num_samples=5, seed=0)
+    assert np.isnan(tree["observed_data"]["x_0"].to_numpy()).sum() == int(x[:, 0].isnan().sum())
+    assert np.isfinite(tree["posterior_predictive"]["x_0"].to_numpy()).all()
+    fresh = refit_guide(vae, x, epochs=2, progress=False)
+    assert np.isfinite(log_evidence(fresh, x, 50, seed=0).log_evidence).all()
+    assert np.isfinite(impute(fresh, x, 50, seed=0).point).all()
+
+
+def test_nothing_missing_is_refused():
+    vae, x = program(Normal(FEATURES)), data(Normal(FEATURES))
+    with pytest.raises(ValueError, match="without a missing cell"):
+        impute(vae, x)
+    with pytest.raises(ValueError, match="num_samples=1"):
+        impute(vae, x.where(~hidden(), NAN), 1)
+    with pytest.raises(ValueError, match="level=90"):
+        impute(vae, x.where(~hidden(), NAN), level=90)
+
+
+def test_the_encoder_sees_zero_and_the_mask():
+    seen_by = []
+
+    class Spy(nn.Module):
+        inputs = ("x", "mask")
+        event_shape = Size([2])
+
+        def forward(self, x, mask):
+            seen_by.append((x, mask))
+            return dist.Normal(x[..., :2], 1.0).to_event(1)
+
+    vae = VAE(StandardNormal(2), Conditional(MLP(), Normal(FEATURES), given=2), Spy())
+    x = torch.full((3, FEATURES), 4.0)
+    x[1, 2] = NAN
+    batch = program_batch(vae, x)
+    vae.guide(*batch.args, **batch.kwargs)
+    given, mask = seen_by[-1]
+    assert given[1, 2] == 0
+    assert mask[1].tolist() == [1, 1, 0, 1, 1]
+    vae.guide(torch.zeros(3, FEATURES))  # nothing said of gaps: all is seen
+    assert seen_by[-1][1].all()
+
+
+def test_a_program_of_plain_functions_may_hide_cells_too():
+    import pyro
+
+    def model(x, mask):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            cells = dist.Normal(z[..., None].expand(*z.shape, 3), 1.0).to_event(1)
+            pyro.sample("x", Marginal(cells, mask), obs=x)
+
+    def guide(x, mask):
+        with pyro.plate("rows", len(x)):
+            loc = (x * mask).sum(-1) / (1 + mask.sum(-1))
+            pyro.sample("z", dist.Normal(loc, (1 + mask.sum(-1)) ** -0.5))
+
+    x, seen = torch.randn(4, 3), torch.rand(4, 3) < 0.6
+    found = impute(Program(model, guide), (x, seen), 200, seed=0)
+    assert np.array_equal(found.hidden, ~seen.numpy())
+    assert (found.ess > 199).all()  # that guide is exact
