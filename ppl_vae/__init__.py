@@ -30,12 +30,14 @@ from ppl_vae.families import (
 from ppl_vae.nets import MLP
 from ppl_vae.objectives import ELBO, Adversarial, ImportanceWeighted
 from ppl_vae.posterior import (
+    clusters,
     data_given,
     elpd,
     impute,
     log_evidence,
     posterior_predictive,
     prior_predictive,
+    refine,
     refit_guide,
     to_datatree,
 )
@@ -73,6 +75,7 @@ __all__ = [
     "StandardNormal",
     "VAE",
     "VampPrior",
+    "clusters",
     "data_given",
     "diagnose",
     "elpd",
@@ -82,6 +85,7 @@ __all__ = [
     "log_weights",
     "posterior_predictive",
     "prior_predictive",
+    "refine",
     "refit_guide",
     "report",
     "to_datatree",

@@ -56,12 +56,12 @@ class Marginal(TorchDistribution):
         super().__init__(batch, event, validate_args=False)
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
+    def has_rsample(self) -> bool:
         """As `base` has it."""
         return bool(self.base.has_rsample)
 
     @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
+    def support(self) -> constraints.Constraint:
         """That of `base`."""
         return self.base.support
 

@@ -38,6 +38,11 @@ def mixture_log_prob(value: Tensor, log_weights: Tensor, loc: Tensor, scale: Ten
         True
     """
     dtype = torch.result_type(value, loc)
+    return torch.logsumexp(_components(value, log_weights, loc, scale), dim=-1).to(dtype)
+
+
+def _components(value: Tensor, log_weights: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """log w_k N(value; loc_k, diag(scale_k²)), ``(*B, K)``, in float64."""
     value, log_weights, loc, scale = (t.double() for t in (value, log_weights, loc, scale))
     centre = loc.mean(0)
     value, loc = value - centre, loc - centre
@@ -48,7 +53,7 @@ def mixture_log_prob(value: Tensor, log_weights: Tensor, loc: Tensor, scale: Ten
         + (loc.square() * precision).sum(-1)
     )
     normaliser = scale.log().sum(-1) + 0.5 * loc.shape[-1] * math.log(2 * math.pi)
-    return torch.logsumexp(log_weights - normaliser - 0.5 * quadratic, dim=-1).to(dtype)
+    return log_weights - normaliser - 0.5 * quadratic
 
 
 class MixtureOfNormals(TorchDistribution):
@@ -94,6 +99,11 @@ class MixtureOfNormals(TorchDistribution):
             )
             which = which[: shape.numel()].reshape(shape)
             return self.loc[which] + self.scale[which] * torch.randn_like(self.loc[which])
+
+    def responsibilities(self, value: Tensor) -> Tensor:
+        """p(k | value), the share of each component, ``(*B, K)``."""
+        parts = _components(value, self.log_weights, self.loc, self.scale)
+        return torch.softmax(parts, dim=-1).to(value.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, ``(*batch_shape,)``."""

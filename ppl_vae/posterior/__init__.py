@@ -1,5 +1,6 @@
 """What a fitted program says: draws, evidence, refitted guides, and the door to ArviZ."""
 
+from ppl_vae.posterior.clusters import clusters as clusters
 from ppl_vae.posterior.datatree import to_datatree as to_datatree
 from ppl_vae.posterior.draws import Draws as Draws
 from ppl_vae.posterior.draws import posterior_predictive as posterior_predictive
@@ -9,5 +10,7 @@ from ppl_vae.posterior.evidence import log_evidence as log_evidence
 from ppl_vae.posterior.given import data_given as data_given
 from ppl_vae.posterior.impute import Imputation as Imputation
 from ppl_vae.posterior.impute import impute as impute
+from ppl_vae.posterior.refine import Refined as Refined
+from ppl_vae.posterior.refine import refine as refine
 from ppl_vae.posterior.refit import Refitted as Refitted
 from ppl_vae.posterior.refit import refit_guide as refit_guide

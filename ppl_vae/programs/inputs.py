@@ -48,6 +48,8 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
                 "must fill and mask them itself, or its gradients become NaN.",
                 stacklevel=3,
             )
+    if (admit := getattr(program, "admit", None)) is not None:  # it is for certain data alone
+        batch = admit(batch, name)
     for role in ("model", "guide"):
         _must_take(getattr(program, role), role, batch, name)
     return batch

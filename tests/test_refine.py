@@ -1,0 +1,115 @@
+"""Refined guides: they reach the exact posterior, start where the guide is, and leave p alone."""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from ppl_vae import (
+    MLP,
+    VAE,
+    Bernoulli,
+    Conditional,
+    Delta,
+    NoDensityError,
+    Normal,
+    Program,
+    StandardNormal,
+    diagnose,
+    log_evidence,
+    log_weights,
+    refine,
+)
+from ppl_vae.data import LinearGaussian
+from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.runs import run_guide
+
+ROWS = 20
+
+
+@pytest.fixture
+def world():
+    return LinearGaussian.random(2, 5, seed=0, dtype=torch.float64)
+
+
+def test_no_step_is_the_guide_itself(world):
+    x, _ = world.sample(ROWS, seed=1)
+    broken = Program(world.model, world.broken_guide(scale=2.0))
+    # A rate so small that Adam's step moves nothing that float64 would show here.
+    same = refine(broken, x, steps=1, learning_rate=1e-15, progress=False)
+    one, two = (log_weights(p, x, 50, seed=0) for p in (broken, same))
+    # A dozen float64 operations on weights of size 10, triangular solves among them.
+    assert (one - two).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("broken", [{"scale": 2.0}, {"shift": 1.0}, {"scale": 0.5, "shift": 0.5}])
+def test_it_reaches_the_exact_posterior(world, broken):
+    """A Gaussian guide moved affinely can be exact: every weight is then log p(x)."""
+    x, _ = world.sample(ROWS, seed=1)
+    guide = world.broken_guide(**broken)
+    program = Program(world.model, guide)
+    exact = world.log_evidence(x)
+    before = exact - log_weights(program, x, 500, seed=0).mean(0)
+    better = refine(program, x, progress=False, seed=2)
+    after = exact - log_weights(better, x, 2000, seed=0).mean(0)
+    assert before.min() > 0.1
+    # The gap KL(q(z|x) ‖ p(z|x)) in nats, of every datum: the noise of its gradient ends with it.
+    assert after.abs().max() < 1e-3
+    assert np.isfinite(better.history["elbo"]).all()
+
+
+def test_model_and_guide_stay_as_they_are():
+    torch.manual_seed(0)
+    vae = VAE(
+        StandardNormal(2),
+        Conditional(MLP(8), Bernoulli(6), given=2),
+        Conditional(MLP(8), Normal(2), given={"x": 6, "mask": 6}),
+    )
+    x = torch.bernoulli(torch.full((ROWS, 6), 0.5))
+    x[0, 1] = torch.nan
+    before = [p.clone() for p in vae.parameters()]
+    state = torch.get_rng_state()
+    better = refine(vae, x, steps=100, progress=False)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(before, vae.parameters(), strict=True))
+    assert all(p.grad is None for p in vae.parameters())
+    gain = log_weights(better, x, 500, seed=0).mean(0) - log_weights(vae, x, 500, seed=0).mean(0)
+    assert gain.mean() > 0.01
+    assert len(diagnose(better, x, num_samples=50).evidence.log_evidence) == ROWS
+
+
+def test_bounded_latents_stay_inside():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(torch.tensor(2.0), 1.0))
+            pyro.sample("x", dist.Poisson(rate), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.LogNormal(torch.zeros(len(x)), 1.0))
+
+    x = torch.tensor([0.0, 1.0, 4.0, 9.0] * 5)
+    better = refine(Program(model, guide), x, progress=False)
+    batch = program_batch(better, x)
+    assert (run_guide(better, batch).nodes["rate"]["value"] > 0).all()
+    # Conjugate: p(x) = NB; a log-normal guide comes near the posterior Gamma(2 + x, 2).
+    exact = dist.GammaPoisson(torch.tensor(2.0), 1.0).log_prob(x)
+    found = log_evidence(better, x, 4000, seed=0)
+    assert (abs(found.log_evidence - exact.numpy()) < 6 * found.se + 1e-3).all()
+    gap = exact - log_weights(better, x, 4000, seed=1).mean(0)
+    assert gap.max() < 0.1
+
+
+def test_refusals(world):
+    x, _ = world.sample(ROWS, seed=1)
+    better = refine(Program(world.model, world.guide), x, steps=2, progress=False)
+    with pytest.raises(ValueError, match="other data in x than the guide was refined for"):
+        log_weights(better, x.flip(0), 5)
+    point = VAE(
+        StandardNormal(2),
+        Conditional(MLP(8), Bernoulli(6), given=2),
+        Conditional(MLP(8), Delta(2), given=6),
+    )
+    with pytest.raises(NoDensityError, match="No guide can be refined here: the guide at 'z' is a"):
+        refine(point, torch.zeros(4, 6), steps=2, progress=False)
