@@ -240,8 +240,36 @@ def test_warmup_rises_over_its_epochs_and_patience_waits_for_it():
     ratio = (history["loss"] + history["reconstruction"]) / history["kl"]
     # Two steps an epoch, at weights 0, 1/4; 1/2, 3/4; then 1. Batches weigh by their kl: nearly so.
     assert ratio[:3] == pytest.approx([0.125, 0.625, 1.0], abs=0.05)
-    # Nothing moves, so the score never betters: epoch 3 sets it, epoch 4 ends the run.
-    assert len(history) == 4
+    # Nothing moves, so the score never betters: epoch 1 sets it, and epoch 3, the first after the
+    # warm-up, ends the run.
+    assert len(history) == 3
+
+
+def test_the_best_state_may_come_during_warmup():
+    x = data("bernoulli", 60)
+
+    def run(epochs):
+        program = fresh("bernoulli")
+        history, _ = fit(
+            program,
+            x,
+            objective=ELBO(warmup=3),
+            optimizer=(torch.optim.Adam, {"lr": 1e-2}),
+            schedule=(torch.optim.lr_scheduler.ExponentialLR, {"gamma": 20.0}),  # soon far too fast
+            epochs=epochs,
+            validation=0.3,
+            patience=5,
+            seed=0,
+            **QUIET,
+        )
+        return history["validation_elbo"], program
+
+    scores, kept = run(4)
+    best = int(scores.argmax()) + 1
+    assert best < 3
+    _, stopped = run(best)
+    for a, b in zip(kept.parameters(), stopped.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_early_stopping_restores_the_best_state():

@@ -78,7 +78,7 @@ def fit(
         batch_size: Rows per step; the last batch of an epoch may be shorter.
         validation: A fraction of the data to set apart, or data in the form of `data`.
         patience: Stop after so many epochs without a better validation score, and restore the
-            best state. Epochs of warm-up do not count.
+            best state. Epochs of warm-up may be the best, but are not waited for.
         clip_norm: Largest global norm of the gradient of the per-datum mean; larger ones are
             scaled down to it.
         seed: Seeds the noise of training and the order of batches, and leaves torch's random

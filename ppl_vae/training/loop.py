@@ -146,7 +146,7 @@ class Loop:
         prefix = "validation_"
         means = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
         warming = row["epoch"] <= getattr(self.objective, "warmup", 0)
-        if self.patience is None or warming or not means:
+        if self.patience is None or not means:
             return
         score = self.objective.score(means)
         if score is None:  # nothing to judge by is no reason to stop
@@ -154,7 +154,7 @@ class Loop:
         if score > self.best_score:
             self.best_score, self.waited = score, 0
             self.best = {k: v.detach().clone() for k, v in self.state.tensors().items()}
-        else:
+        elif not warming:  # the bound may well fall while the KL gains weight
             self.waited += 1
 
 
