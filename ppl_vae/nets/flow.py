@@ -88,10 +88,13 @@ def built_flow(builder: FlowBuilder, features: int, context: int) -> nn.Module:
         )
     with validation_kept():  # the builder may be the first to import zuko
         flow = builder(features, context)
-    found = None
+    found, cause = None, None
     if isinstance(flow, nn.Module):
-        with torch.no_grad():
-            found = flow(torch.zeros(context)) if context else flow()
+        try:
+            with torch.no_grad():
+                found = flow(torch.zeros(context)) if context else flow()
+        except (TypeError, ValueError, RuntimeError) as error:  # one that is called otherwise
+            cause = error
     if (
         not isinstance(found, Distribution)
         or found.event_shape != (features,)
@@ -102,7 +105,7 @@ def built_flow(builder: FlowBuilder, features: int, context: int) -> nn.Module:
             f"Got a {type(flow).__name__} from the flow's builder, whose distribution has {got}; "
             f"expected a module that returns one over ({features},), drawn with gradients. Try "
             "lambda features, context: zuko.flows.MAF(features, context)."
-        )
+        ) from cause
     return flow
 
 

@@ -68,32 +68,34 @@ def check_prior(
         if scored:
             _check_gradients(laws, prior, at, z)
             with torch.no_grad():
-                check_density(laws, at(copy.deepcopy(prior).double()))
+                check_density(laws, at(copy.deepcopy(prior).double(), torch.float64))
                 if context:
                     _check_rows(laws, copy.deepcopy(prior).double(), context)
     return laws.kept
 
 
-_Call = Callable[[nn.Module], TorchDistributionMixin]
+_Call = Callable[..., TorchDistributionMixin]
 """Gives the distribution of a prior, or of a copy of it, at the context that is checked."""
 
 
-def _at(context: Sequence[Tensor], prior: nn.Module) -> TorchDistributionMixin:
-    dtype = dtype_of(prior)
+def _at(
+    context: Sequence[Tensor], prior: nn.Module, dtype: torch.dtype | None = None
+) -> TorchDistributionMixin:
+    dtype = dtype_of(prior) if dtype is None else dtype
     return prior(*(c.to(dtype) if c.is_floating_point() else c for c in context))
 
 
 def _check_rows(laws: Laws, prior: nn.Module, context: Sequence[Tensor]) -> None:
     attempt = "a batch_shape that is that of c, and nothing that mixes its rows"
     with laws.run("rows", attempt):
-        rows = _at(context, prior)
+        rows = _at(context, prior, torch.float64)
         z = rows.sample()
         together = rows.log_prob(z)
     got = (rows.batch_shape, tuple(together.shape))
     expected = (context[0].shape[:1],) * 2
     laws.hold("rows", got == expected, got, expected, attempt)
     for i, value in enumerate(z):
-        alone = _at([c[i] for c in context], prior).log_prob(value)
+        alone = _at([c[i] for c in context], prior, torch.float64).log_prob(value)
         # The same float64 sums in another order: 1e-16 times some hundred terms.
         same = (together[i] - alone).abs() <= 1e-10 * (1 + alone.abs())
         laws.hold("rows", same, f"{together[i]} in a batch", f"{alone}, as alone", attempt)
@@ -139,7 +141,7 @@ def _check_seed(laws: Laws, prior: nn.Module, at: _Call, seed: int) -> None:
 
 def _check_dtype(laws: Laws, prior: nn.Module, at: _Call, scored: bool) -> None:
     for dtype in (torch.float32, torch.float64):
-        d = at(copy.deepcopy(prior).to(dtype))
+        d = at(copy.deepcopy(prior).to(dtype), dtype)
         z = d.sample()
         got = [z.dtype] if z.is_floating_point() else []
         got += [d.log_prob(z).dtype] if scored else []
