@@ -9,7 +9,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from test_priors import evidence_by_sampling_is_the_integral
 from torch import nn
 
 from ppl_vae import (
@@ -37,6 +36,7 @@ from ppl_vae.nets.flow import validation_kept
 from ppl_vae.testing import check_prior, check_program
 from ppl_vae.training import compiled as module
 from ppl_vae.training.inductor import why_not
+from test_priors import evidence_by_sampling_is_the_integral
 
 with validation_kept():
     zuko = pytest.importorskip("zuko", reason="flows need zuko: pip install 'ppl_vae[flows]'")
@@ -199,7 +199,7 @@ assert Distribution._validate_args is {} and pyro.settings.get("validate_distrib
 """
     lazy = "FlowPrior(2, lambda f, c: __import__('zuko').flows.MAF(f, c))"
     off = "Distribution.set_default_validate_args(False); NeuralSpline()(2, 0)"
-    cases = [("NeuralSpline()(2, 0)", True), (lazy, True), (off, False)]
+    cases = [(lazy, True), (off, False)]  # by the one that builds, and the one that imports
     runs = [
         subprocess.Popen([sys.executable, "-c", code.format(c, v)], stderr=subprocess.PIPE)
         for c, v in cases

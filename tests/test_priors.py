@@ -190,14 +190,14 @@ def evidence_by_sampling_is_the_integral(prior, tolerance=1e-8):
         Conditional(MLP(), Normal(1, scale=3.0), given=4),
     )
     with torch.no_grad():
-        x = vae.decoder(vae.prior().sample((200,))).sample()
+        x = vae.decoder(vae.prior().sample((100,))).sample()
         exact = quadrature(vae.prior(), vae.decoder, x, tolerance=tolerance).log_evidence.numpy()
     weights = log_weights(vae, x, 4000, seed=0).numpy()
     z = (evidence(weights).log_evidence - exact) / evidence(weights).se
     lower, upper = log_mean_interval(weights, 0.95)
     covered = ((lower <= exact) & (exact <= upper)).mean()
-    # 200 at 95 %: 4 binomial sd of 1.5 %. z: a mean within 4 sd of 1/sqrt(200), and the bias.
-    assert covered > 0.89 and abs(z.mean()) < 0.3 and np.abs(z).max() < 5, (covered, z.mean())
+    # 100 at 95 %: 4 binomial sd of 2.2 %. z: a mean within 4 sd of 1/sqrt(100), and the bias.
+    assert covered > 0.86 and abs(z.mean()) < 0.45 and np.abs(z).max() < 5, (covered, z.mean())
 
 
 @pytest.mark.parametrize("name", ["student", "box"])
