@@ -195,14 +195,13 @@ assert "zuko" not in sys.modules
 torch.manual_seed(0)
 {}
 assert "zuko" in sys.modules
-assert Distribution._validate_args is {} and pyro.settings.get("validate_distributions_pyro")
+assert Distribution._validate_args is True and pyro.settings.get("validate_distributions_pyro")
 """
     lazy = "FlowPrior(2, lambda f, c: __import__('zuko').flows.MAF(f, c))"
-    off = "Distribution.set_default_validate_args(False); NeuralSpline()(2, 0)"
-    cases = [(lazy, True), (off, False)]  # by the one that builds, and the one that imports
+    own = "NeuralSpline()(2, 0)"
     runs = [
-        subprocess.Popen([sys.executable, "-c", code.format(c, v)], stderr=subprocess.PIPE)
-        for c, v in cases
+        subprocess.Popen([sys.executable, "-c", code.format(c)], stderr=subprocess.PIPE)
+        for c in (lazy, own)  # by what builds, and by what imports
     ]
     for run in runs:
         _, said = run.communicate()

@@ -64,12 +64,14 @@ def test_sides_of_any_length_go_down_and_come_up_again(sides, layers) -> None:
 def test_parameters_come_out_as_whole_images_in_the_familys_order() -> None:
     image = (2, 7, 6)
     part = Conditional(Deconvolutions(4, 3, image=image), Normal(image), given=3)
-    z = torch.randn(5, 3)
-    planes = part.net[:-1](z)  # before they are flattened
-    assert planes.shape == (5, 4, 7, 6)
-    d = part(z)
-    torch.testing.assert_close(d.mean, planes[:, :2])
-    torch.testing.assert_close(d.stddev, 1e-3 + nn.functional.softplus(planes[:, 2:]))
+    last = [m for m in part.net if isinstance(m, nn.ConvTranspose2d)][-1]
+    with torch.no_grad():  # each plane is its bias
+        last.weight.zero_()
+        last.bias.copy_(torch.arange(4.0))
+    d = part(torch.randn(5, 3))
+    planes = torch.arange(4.0)[:, None, None].expand(5, 4, 7, 6)
+    assert torch.equal(d.mean, planes[:, :2])
+    assert torch.equal(d.stddev, 1e-3 + nn.functional.softplus(planes[:, 2:]))
 
 
 def test_every_cell_and_every_weight_counts() -> None:
