@@ -34,9 +34,8 @@ class ConditionalFlow(nn.Module):
         ValueError: If zuko is missing, `net` is no builder, or the flow's has no flow over vectors.
 
     Example:
-        >>> import pytest, torch
+        >>> import torch
         >>> from ppl_vae import MLP
-        >>> _ = pytest.importorskip("zuko", reason="flows need zuko")
         >>> encoder = ConditionalFlow(MLP(16), 2, given=64)
         >>> encoder(torch.zeros(5, 64)).sample().shape
         torch.Size([5, 2])

@@ -31,8 +31,6 @@ class NeuralSpline:
         ValueError: If a number is not a positive integer, or, on building, zuko is missing.
 
     Example:
-        >>> import pytest
-        >>> _ = pytest.importorskip("zuko", reason="flows need zuko")
         >>> NeuralSpline(transforms=2)(3, 0)().sample().shape
         torch.Size([3])
     """

@@ -26,8 +26,7 @@ class FlowPrior(nn.Module):
         ValueError: If zuko is missing, or the builder gives no flow over vectors of D.
 
     Example:
-        >>> import pytest, torch
-        >>> _ = pytest.importorskip("zuko", reason="flows need zuko")
+        >>> import torch
         >>> FlowPrior(2)().log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
     """
