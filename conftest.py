@@ -5,6 +5,7 @@ This file is at the root, not in tests/, because the doctests of ppl_vae need it
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import hypothesis
 import pyro
@@ -13,6 +14,13 @@ import torch
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)  # sums in one order: the same bits on every machine size, in every worker
+
+if find_spec("zuko") is None:  # an extra: the examples of flows are left out without it
+    collect_ignore = [
+        "ppl_vae/nets/flow.py",
+        "ppl_vae/priors/flow.py",
+        "ppl_vae/guides/conditional_flow.py",
+    ]
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("fixed")

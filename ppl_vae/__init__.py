@@ -27,7 +27,8 @@ from ppl_vae.families import (
     Predicted,
     Shared,
 )
-from ppl_vae.nets import MLP
+from ppl_vae.guides import ConditionalFlow, Implicit
+from ppl_vae.nets import MLP, Convolutions, Deconvolutions, GatedMLP, NeuralSpline
 from ppl_vae.objectives import ELBO, Adversarial, ImportanceWeighted
 from ppl_vae.posterior import (
     clusters,
@@ -41,7 +42,15 @@ from ppl_vae.posterior import (
     refit_guide,
     to_datatree,
 )
-from ppl_vae.priors import GaussianMixture, StandardNormal, VampPrior
+from ppl_vae.priors import (
+    FlowPrior,
+    GaussianMixture,
+    SampledPrior,
+    StandardNormal,
+    StudentTPrior,
+    UniformBox,
+    VampPrior,
+)
 from ppl_vae.programs import VAE, NoDensityError, Program, log_weights
 from ppl_vae.report import report
 from ppl_vae.training import CompiledSVI, FitResult, History, NonFiniteError, fit
@@ -54,25 +63,35 @@ __all__ = [
     "Binomial",
     "CompiledSVI",
     "Conditional",
+    "ConditionalFlow",
+    "Convolutions",
+    "Deconvolutions",
     "Delta",
     "Diagnosis",
     "DistributionModule",
     "ELBO",
     "Family",
     "FitResult",
+    "FlowPrior",
+    "GatedMLP",
     "GaussianMixture",
     "History",
+    "Implicit",
     "ImportanceWeighted",
     "MLP",
     "MultivariateNormal",
+    "NeuralSpline",
     "NoDensityError",
     "NonFiniteError",
     "Normal",
     "PerFeature",
     "Predicted",
     "Program",
+    "SampledPrior",
     "Shared",
     "StandardNormal",
+    "StudentTPrior",
+    "UniformBox",
     "VAE",
     "VampPrior",
     "clusters",

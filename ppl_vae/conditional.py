@@ -238,38 +238,10 @@ class Conditional(nn.Module):
 
     def _flat(self, context: tuple[Tensor, ...]) -> tuple[Size, Tensor]:
         # One flat batch dim for the net: a raw BatchNorm given (S, B, D) normalises the wrong axis.
-        if len(context) != len(self.given):
-            raise ValueError(
-                f"Got {len(context)} contexts; expected {len(self.given)}, of event shapes "
-                f"{[tuple(s) for s in self.given]}. Try given= with one shape for each."
-            )
-        batches = []
-        for value, shape in zip(context, self.given, strict=True):
-            if not isinstance(value, Tensor):
-                raise ValueError(
-                    f"Got a {type(value).__name__} as context; expected a tensor. "
-                    "Try torch.as_tensor(...)."
-                )
-            split = value.dim() - len(shape)
-            if split < 0 or value.shape[split:] != shape:
-                raise ValueError(
-                    f"Got a context of shape {tuple(value.shape)}; expected (*batch, "
-                    f"{', '.join(map(str, shape))}). Try given= with the event shape of the input."
-                )
-            batches.append(value.shape[:split])
-        try:
-            batch = torch.broadcast_shapes(*batches)
-        except RuntimeError as error:
-            raise ValueError(
-                f"Got contexts of batch shapes {[tuple(b) for b in batches]}; expected ones that "
-                "broadcast. Try one row per datum in each."
-            ) from error
+        batch, rows = rows_of(context, self.given)
         if not self.flatten:
-            return batch, context[0].reshape(batch.numel(), *self.given[0])
-        rows = [
-            value.expand(batch + shape).reshape(batch.numel(), shape.numel())
-            for value, shape in zip(context, self.given, strict=True)
-        ]
+            return batch, rows[0]
+        rows = [r.reshape(len(r), s.numel()) for r, s in zip(rows, self.given, strict=True)]
         return batch, rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
 
     def extra_repr(self) -> str:
@@ -277,6 +249,58 @@ class Conditional(nn.Module):
         shapes = [tuple(s) for s in self.given]
         named = shapes if self.inputs is None else dict(zip(self.inputs, shapes, strict=True))
         return f"{self.family}, given={named}"
+
+
+def rows_of(context: Sequence[Tensor], given: Sequence[Size]) -> tuple[Size, list[Tensor]]:
+    """Give contexts that broadcast against each other as rows of one flat batch.
+
+    Args:
+        context: Tensors, each ``(*B, *S)`` with the batches B broadcasting.
+        given: The event shape S of each.
+
+    Returns:
+        The common batch shape, and each context as ``(B.numel(), *S)``.
+
+    Raises:
+        ValueError: If one does not fit its shape, or the batches do not broadcast.
+
+    Example:
+        >>> contexts, given = [torch.zeros(3, 1, 2), torch.zeros(4, 5)], [Size([2]), Size([5])]
+        >>> batch, (z, c) = rows_of(contexts, given)
+        >>> batch, z.shape, c.shape
+        (torch.Size([3, 4]), torch.Size([12, 2]), torch.Size([12, 5]))
+    """
+    if len(context) != len(given):
+        raise ValueError(
+            f"Got {len(context)} contexts; expected {len(given)}, of event shapes "
+            f"{[tuple(s) for s in given]}. Try given= with one shape for each."
+        )
+    batches = []
+    for value, shape in zip(context, given, strict=True):
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"Got a {type(value).__name__} as context; expected a tensor. "
+                "Try torch.as_tensor(...)."
+            )
+        split = value.dim() - len(shape)
+        if split < 0 or value.shape[split:] != shape:
+            raise ValueError(
+                f"Got a context of shape {tuple(value.shape)}; expected (*batch, "
+                f"{', '.join(map(str, shape))}). Try given= with the event shape of the input."
+            )
+        batches.append(value.shape[:split])
+    try:
+        batch = torch.broadcast_shapes(*batches)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Got contexts of batch shapes {[tuple(b) for b in batches]}; expected ones that "
+            "broadcast. Try one row per datum in each."
+        ) from error
+    rows = [
+        value.expand(batch + shape).reshape(batch.numel(), *shape)
+        for value, shape in zip(context, given, strict=True)
+    ]
+    return batch, rows
 
 
 def _takes_two(builder: NetBuilder) -> bool:

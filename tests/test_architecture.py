@@ -27,6 +27,7 @@ ORDER = (
     "conditional",
     "families",
     "priors",
+    "guides",
     "programs",
     "objectives",
     "training",

@@ -12,6 +12,7 @@ from ppl_vae import (
     VAE,
     Bernoulli,
     Conditional,
+    Delta,
     MultivariateNormal,
     Normal,
     VampPrior,
@@ -97,3 +98,78 @@ def test_pseudo_inputs_are_data(pseudo, says) -> None:
         VampPrior(pseudo, parts()[0])
     with pytest.raises(ValueError, match="Got a str as encoder"):
         VampPrior(X[:2], "encoder")
+
+
+# ----------------------------------------------------------------- an encoder that comes later
+
+
+def test_without_an_encoder_it_says_so_until_it_borrows_one() -> None:
+    prior = VampPrior(X[:5])
+    encoder, decoder = parts()
+    assert prior.borrowed == () and not hasattr(prior, "event_shape")
+    for ask in (prior, lambda: prior.event_shape):
+        with pytest.raises((ValueError, AttributeError), match="without an encoder.*Try VAE"):
+            ask()
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        prior.other  # noqa: B018
+    prior.borrow(encoder)
+    assert prior.borrowed == (encoder,) and prior.event_shape == (2,)
+    z = torch.randn(3, 2)
+    assert torch.equal(prior().log_prob(z), VampPrior(X[:5], encoder)().log_prob(z))
+    assert len(list(VAE(prior, decoder, encoder).parameters())) == 9
+
+
+def test_it_keeps_the_encoder_that_it_has() -> None:
+    encoder, stranger = parts()[0], parts()[0]
+    prior = VampPrior(X[:5], encoder)
+    prior.borrow(encoder)  # its own: nothing changes
+    with pytest.raises(ValueError, match="has another one; expected to keep it"):
+        prior.borrow(stranger)
+    assert prior.borrowed == (encoder,)
+
+
+@pytest.mark.parametrize("names", [("x",), ("x", "mask"), ("mask", "x")], ids=str)
+def test_pseudo_inputs_have_no_missing_cell(names) -> None:
+    torch.manual_seed(0)
+    encoder = Conditional(MLP(8), Normal(2), given=dict.fromkeys(names, 6))
+    seen = {"x": X[:5], "mask": torch.ones(5, 6)}
+    components = encoder(*[seen[n] for n in names])
+    z = torch.randn(7, 2)
+    by_hand = (
+        torch.stack([components.log_prob(v) for v in z]).logsumexp(1) - torch.tensor(5.0).log()
+    )
+    torch.testing.assert_close(VampPrior(X[:5], encoder)().log_prob(z), by_hand)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "says"),
+    [
+        (Conditional(MLP(), Delta(2), given=6), "mixture of points has none"),
+        (Conditional(MLP(), Normal(2), given={"x": 6, "dose": 1}), "has no covariates"),
+        (Conditional(MLP(), Normal(2), given={"y": 6}), "expected x, or x and mask"),
+        (Conditional(MLP(), Normal(2), given=7), r"\(5, 6\) for an encoder of data \(7,\)"),
+    ],
+)
+def test_an_encoder_that_cannot_be_mixed_is_refused(encoder, says) -> None:
+    prior = VampPrior(X[:5])
+    for borrow in (prior.borrow, lambda e: VampPrior(X[:5], e)):
+        with pytest.raises(ValueError, match=says) as caught:
+            borrow(encoder)
+        assert "Try" in str(caught.value)
+    assert prior.borrowed == ()
+
+
+def test_points_of_a_module_of_ones_own_are_refused_when_they_are_seen() -> None:
+    class Point(torch.nn.Module):
+        event_shape = torch.Size([6])
+
+        def forward(self, x):
+            return dist.Delta(x, event_dim=1)
+
+    with pytest.raises(ValueError, match="mixture of points"):
+        VampPrior(X[:5], Point())()
+
+
+def test_pseudo_inputs_may_be_images() -> None:
+    encoder = Conditional(MLP(8), Normal(2), given=(2, 3))
+    assert VampPrior(X[:5].reshape(5, 2, 3), encoder)().event_shape == (2,)

@@ -8,3 +8,4 @@ from ppl_vae.data.linear_mixture import LinearMixture as LinearMixture
 from ppl_vae.data.quadrature import Quadrature as Quadrature
 from ppl_vae.data.quadrature import quadrature as quadrature
 from ppl_vae.data.resolution import resolution as resolution
+from ppl_vae.data.swiss_roll import swiss_roll as swiss_roll

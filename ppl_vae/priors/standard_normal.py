@@ -7,7 +7,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin as Torc
 from torch import Size, Tensor, nn
 
 from ppl_vae.conditional import EventShape, event_size
-from ppl_vae.data.batches import as_numbers
+from ppl_vae.priors.cells import described, per_cell
 
 
 class StandardNormal(nn.Module):
@@ -37,37 +37,14 @@ class StandardNormal(nn.Module):
     ) -> None:
         super().__init__()
         self.event_shape: Size = event_size(event_shape)
-        for name, value in {"loc": loc, "scale": scale}.items():
-            value = as_numbers(value, name)
-            try:
-                value = value.expand(self.event_shape).clone()
-            except RuntimeError as error:
-                raise ValueError(
-                    f"Got {name} of shape {tuple(value.shape)}; expected one that broadcasts to "
-                    f"the latent's shape {tuple(self.event_shape)}. Try one number for all."
-                ) from error
-            if not value.isfinite().all() or (name == "scale" and not (value > 0).all()):
-                kind = "positive finite" if name == "scale" else "finite"
-                raise ValueError(
-                    f"Got {name}={value.tolist()}; expected {kind} numbers. "
-                    f"Try {name}={1.0 if name == 'scale' else 0.0}."
-                )
-            self.register_buffer(name, value)
+        self.register_buffer("loc", per_cell(loc, "loc", self.event_shape, positive=False))
+        self.register_buffer("scale", per_cell(scale, "scale", self.event_shape, positive=True))
 
     def forward(self) -> TorchDistribution:
         """Return p(z)."""
         return dist.Normal(self.loc, self.scale).to_event(len(self.event_shape))
 
     def __repr__(self) -> str:
-        shape = self.event_shape[0] if len(self.event_shape) == 1 else tuple(self.event_shape)
-        shown = [
-            f"{name}={float(value.flatten()[0]):g}"
-            if (value == value.flatten()[0]).all()
-            else f"{name}=[…]"
-            for name, value in (("loc", self.loc), ("scale", self.scale))
-        ]
-        return (
-            f"StandardNormal({shape})"
-            if shown == ["loc=0", "scale=1"]
-            else (f"StandardNormal({shape}, {', '.join(shown)})")
-        )
+        values = {"loc": self.loc, "scale": self.scale}
+        standard = bool((self.loc == 0).all()) and bool((self.scale == 1).all())
+        return described("StandardNormal", self.event_shape, {} if standard else values)
