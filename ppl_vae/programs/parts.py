@@ -6,8 +6,6 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin as Torc
 from torch import Size, Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
 
-from ppl_vae.conditional import Conditional
-
 OWN = ("x", "z", "mask")  # what a program passes itself; every other name is a covariate's
 
 
@@ -43,6 +41,13 @@ def call(part: nn.Module, usual: tuple[str, ...], values: dict[str, Tensor]) -> 
     context = [values[n] for n in inputs_of(part, usual)]
     distribution: TorchDistribution = part(*context, **{n: values[n] for n in needs_of(part)})
     return distribution
+
+
+def lend(prior: nn.Module, encoder: nn.Module) -> None:
+    """Lend the encoder to a prior that is made of it and has none yet."""
+    borrow = getattr(prior, "borrow", None)
+    if borrow is not None and not prior.borrowed:
+        borrow(encoder)
 
 
 def check_parts(prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> None:
@@ -86,8 +91,8 @@ def check_parts(prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> Non
         ("decoder", decoder, ("z",)),
         ("encoder", encoder, ("x",)),
     ):
-        if isinstance(part, Conditional):
-            for name, shape in zip(inputs_of(part, usual), part.given, strict=True):
+        if (given := _given(part)) is not None:
+            for name, shape in zip(inputs_of(part, usual), given, strict=True):
                 if name in known:
                     _must_fit(f"{role}'s given", shape, *known[name])
                 elif shapes.setdefault(name, shape) != shape:
@@ -102,7 +107,7 @@ def covariate_shapes(*parts: nn.Module) -> dict[str, Size | None]:
     """Shapes of the covariates that parts name, None where a part does not say."""
     found: dict[str, Size | None] = {}
     for part in parts:
-        given = part.given if isinstance(part, Conditional) else None
+        given = _given(part)
         for k, name in enumerate(inputs_of(part, ())):
             if name not in OWN and found.get(name) is None:
                 found[name] = given[k] if given else None
@@ -125,12 +130,19 @@ def is_real(support: constraints.Constraint) -> bool:
     return inner is constraints.real or type(inner) is type(constraints.real)
 
 
+def _given(part: nn.Module) -> list[Size] | None:
+    """Shapes of what a part is called with, in order, where it says so."""
+    given = getattr(part, "given", None)
+    return given if isinstance(given, list) else None
+
+
 def _check_inputs(
     role: str, part: nn.Module, usual: tuple[str, ...], allowed: tuple[str, ...]
 ) -> None:
     named = inputs_of(part, usual)
-    if isinstance(part, Conditional) and part.inputs is None and len(part.given) != len(usual):
-        shapes = [tuple(s) for s in part.given]
+    given = _given(part)
+    if given is not None and getattr(part, "inputs", None) is None and len(given) != len(usual):
+        shapes = [tuple(s) for s in given]
         kind = f"one context, {usual[0]}," if usual else "no context"
         example = {"prior": '{"c": 3}', "decoder": '{"z": 2, "c": 3}'}.get(
             role, '{"x": 64, "mask": 64}'

@@ -10,7 +10,14 @@ from torch import Size, Tensor, nn
 
 from ppl_vae.conditional import Conditional
 from ppl_vae.distributions import Marginal
-from ppl_vae.programs.parts import call, check_parts, covariate_shapes, event_of, push_onto
+from ppl_vae.programs.parts import (
+    call,
+    check_parts,
+    covariate_shapes,
+    event_of,
+    lend,
+    push_onto,
+)
 from ppl_vae.programs.registration import picklable, register
 
 
@@ -58,8 +65,10 @@ class VAE(nn.Module):
 
     def __init__(self, prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> None:
         super().__init__()
-        for role, part in {"prior": prior, "decoder": decoder, "encoder": encoder}.items():
-            event_of(part, role)
+        event_of(encoder, "encoder")
+        lend(prior, encoder)
+        event_of(prior, "prior")
+        event_of(decoder, "decoder")
         self.prior, self.decoder, self.encoder = prior, decoder, encoder
         self.check_parts()
 
@@ -106,9 +115,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: If they do not.
         """
-        borrow = getattr(self.prior, "borrow", None)
-        if borrow is not None and not self.prior.borrowed:
-            borrow(self.encoder)
+        lend(self.prior, self.encoder)
         check_parts(self.prior, self.decoder, self.encoder)
 
     def notes(self) -> list[str]:
