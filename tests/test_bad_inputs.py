@@ -402,7 +402,7 @@ for bad in (1e-4, INF):
         f"init={bad}",
         lambda bad=bad: Normal(3, scale=PerFeature(bad)),
         f"init={bad}",
-        "above min_scale=0.001",
+        "above 0.001, the floor",
         "standard deviation of the data",
     )
 refuses("MVN of an image", lambda: MultivariateNormal((2, 3)), r"\(2, 3\)", "one dim", "Try Normal")
