@@ -134,7 +134,8 @@ def _check_filler(
     laws: Laws, family: Family, raw: dict[str, Tensor], given: dict[str, Tensor], filler: Tensor
 ) -> None:
     leaves = {n: v.clone().requires_grad_() for n, v in raw.items()}
-    log_prob = family(**leaves, **given).log_prob(filler)
+    with laws.run("filler", "an event of fillers inside the support"):
+        log_prob = family(**leaves, **given).log_prob(filler)
     found = _gradients(log_prob, leaves).values()
     good = log_prob.isfinite() and all(g is None or g.isfinite().all() for g in found)
     got = f"log_prob {log_prob} of filler={family.filler}, or a gradient that is not finite"
