@@ -21,6 +21,7 @@ from ppl_vae.families import (
     Bernoulli,
     Binomial,
     Categorical,
+    Columns,
     ContinuousBernoulli,
     Delta,
     DiscretisedLogistic,
@@ -34,8 +35,10 @@ from ppl_vae.families import (
     Poisson,
     Predicted,
     Shared,
+    Standardised,
     StudentT,
     ZeroInflatedNegativeBinomial,
+    propose_columns,
 )
 from ppl_vae.nets import MLP
 from ppl_vae.objectives import ELBO, Adversarial, ImportanceWeighted
@@ -60,6 +63,7 @@ __all__ = [
     "Bernoulli",
     "Binomial",
     "Categorical",
+    "Columns",
     "CompiledSVI",
     "Conditional",
     "ContinuousBernoulli",
@@ -88,6 +92,7 @@ __all__ = [
     "Program",
     "Shared",
     "StandardNormal",
+    "Standardised",
     "StudentT",
     "VAE",
     "VampPrior",
@@ -100,6 +105,7 @@ __all__ = [
     "log_weights",
     "posterior_predictive",
     "prior_predictive",
+    "propose_columns",
     "refit_guide",
     "report",
     "to_datatree",

@@ -340,6 +340,19 @@ def test_extremes_agree_with_many_digits(name, dtype):
         assert all(g.isfinite() for g in gradients), (case, gradients)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_gradient_of_grey_values_has_all_digits(dtype):
+    for size in (0.0, 1e-6, 1e-4, 1e-2, 0.3, 0.49, 0.51, 1.0, 5.0, 300.0):
+        for sign in (-1, 1):
+            logits = torch.tensor(sign * size, dtype=dtype, requires_grad=True)
+            log_prob = ContinuousBernoulli(logits).log_prob(torch.tensor(0.25, dtype=dtype))
+            (found,) = torch.autograd.grad(log_prob, logits)
+            true = mpmath.mpf(logits.item())
+            mean = 1 / (1 - mpmath.exp(-true)) - 1 / true if true else mpmath.mpf(0.5)
+            # Numbers below 1/size, at most 2 where the formula is used: ten operations, 20 eps.
+            assert abs(found.item() - (0.25 - mean)) < 20 * torch.finfo(dtype).eps + 1e-12, size
+
+
 def test_what_is_owned_is_wrong_where_it_was_not():
     # Should these be mended upstream, ours may go.
     one = torch.tensor(1.0)

@@ -1,6 +1,7 @@
 """Distributions and divergences that Pyro lacks, or has with fewer digits."""
 
 from ppl_vae.distributions.continuous_bernoulli import ContinuousBernoulli as ContinuousBernoulli
+from ppl_vae.distributions.joint import Joint as Joint
 from ppl_vae.distributions.kl import kl_divergence as kl_divergence
 from ppl_vae.distributions.logistic_bins import CumulativeLogit as CumulativeLogit
 from ppl_vae.distributions.logistic_bins import DiscretisedLogistic as DiscretisedLogistic
