@@ -93,6 +93,9 @@ def test_a_row_is_its_cells(float64):
         own |= dict.fromkeys(family.needs, size[:, 0])
         alone = family(**own).log_prob(x[:, k])
         assert torch.equal(d.cells(x)[:, k], alone)
+        for moment in ("mean", "variance"):
+            stated = getattr(family(**own), moment)
+            assert torch.equal(getattr(d, moment)[:, k].nan_to_num(-1), stated.nan_to_num(-1))
     assert torch.equal(d.log_prob(x), d.cells(x).sum(-1))
     # An exposure for each column: that of the column is taken.
     each = torch.rand(6, 7)

@@ -72,7 +72,8 @@ def StudentT(
     Args:
         event_shape: Shape E of one event.
         df: Degrees of freedom: a positive number (known; 1 is Cauchy's distribution, near 30 it is
-            almost Normal), or of the other kinds of a scale, such as ``Shared(init=4.0)``.
+            almost Normal, and from 1e4 float32 loses 5e-3 nats a cell), or of the other kinds of a
+            scale, such as ``Shared(init=4.0)``.
         scale: A positive number (known), `Shared`, `PerFeature` or `Predicted`.
         min_scale: The floor of a learned scale, in the units of x.
 

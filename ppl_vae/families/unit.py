@@ -13,7 +13,8 @@ def ContinuousBernoulli(event_shape: EventShape) -> Family:
 
     What a Bernoulli is often misused for, made a density of grey values (Loaiza-Ganem and
     Cunningham 2019, arXiv:1907.06845). It has one parameter a cell, so it cannot be narrow: for
-    pixels of 256 levels `DiscretisedLogistic` is the sharper model, and a mass.
+    pixels of 256 levels `DiscretisedLogistic` is the sharper model, and a mass. Draws have no
+    gradient: as a guide take Normal, which the program pushes onto the prior's support.
 
     Args:
         event_shape: Shape E of one event.
