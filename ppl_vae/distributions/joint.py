@@ -53,11 +53,6 @@ class Joint(TorchDistribution):
             constraints.stack([part.support for part in self.parts], -1), 1
         )
 
-    @property
-    def has_rsample(self) -> bool:
-        """Never: a joint draw is data."""
-        return False
-
     def expand(self, batch_shape: Size, _instance: None = None) -> Joint:
         """Give copies of shape `batch_shape`."""
         parts = [part.expand(batch_shape) for part in self.parts]
