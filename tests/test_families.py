@@ -10,7 +10,6 @@ from torch.nn.functional import softplus
 
 from ppl_vae import (
     MLP,
-    VAE,
     Bernoulli,
     Binomial,
     Categorical,
@@ -28,10 +27,8 @@ from ppl_vae import (
     Poisson,
     Predicted,
     Shared,
-    StandardNormal,
     StudentT,
     ZeroInflatedNegativeBinomial,
-    fit,
 )
 from ppl_vae.testing import check_family
 
@@ -295,33 +292,6 @@ def test_discretised_logistic_is_differences_of_scipys_logistic(levels, float64)
     exact = np.log(stats.logistic(loc, scale).cdf(top) - stats.logistic(loc, scale).cdf(low))
     # A difference of two numbers near 1, 1e-3 or more: 1e-16 / 1e-3, times 3 cells.
     assert off(d.log_prob(x.double()), exact.sum(-1)) < EXACT
-
-
-TRICKY = [
-    (ZeroInflatedNegativeBinomial(3), lambda u: torch.floor(-2 * torch.log(u))),
-    (Ordinal(3, classes=4), lambda u: torch.floor(4 * u)),
-]
-
-
-@pytest.mark.parametrize(("family", "data"), TRICKY, ids=lambda v: repr(v)[:20])
-def test_a_traced_step_is_the_eager_one(family, data, monkeypatch):
-    from ppl_vae.training import compiled
-
-    # The graph that the compiler is given, run operation by operation.
-    monkeypatch.setattr(compiled, "compiled", lambda graph, _: compiled.interpreted(graph))
-    x = data(torch.rand(60, 3).clamp(min=1e-3))
-    found = []
-    for compile in (False, True):
-        torch.manual_seed(0)
-        vae = VAE(
-            StandardNormal(2),
-            Conditional(MLP(4), family, given=2),
-            Conditional(MLP(4), LowRankMultivariateNormal(2, rank=1), given=3),
-        )
-        history, _ = fit(vae, x, epochs=1, batch_size=20, seed=0, compile=compile, progress=False)
-        found.append(history["loss"])
-    # The same operations in another order, over 3 steps of Adam: it takes roots of squares.
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("scale", [Shared(), PerFeature(), Predicted()])

@@ -38,7 +38,7 @@ class Proposal(NamedTuple):
 def propose_columns(table: Any) -> Proposal:
     """Propose a family for each column of a DataFrame, by its dtype and values.
 
-    Truth values are Bernoulli; text and categories Categorical, or Ordinal where the dtype is
+    Two values are Bernoulli; text and categories Categorical, or Ordinal where the dtype is
     ordered; small whole numbers from 0 are Poisson, or NegativeBinomial where they vary more;
     positive numbers whose logarithm is less skewed LogNormal; all else Normal. The last two are
     `Standardised` by the column. It is a start: 0 to 4 may be stars, which are Ordinal, and a
@@ -83,7 +83,7 @@ def _proposed(column: str, values: Any) -> tuple[Family, str]:
             "more: there is nothing to model. Try leaving it out."
         )
     text = values.dtype.kind not in "biuf"
-    if len(distinct) == 2 and (text or set(distinct) == {0, 1}):
+    if len(distinct) == 2:
         low, high = distinct if ordered else sorted(distinct)
         coded = "" if set(distinct) == {0, 1} else ", to be coded 0 and 1"
         return Bernoulli(()), f"two values, {low} and {high}{coded}"
