@@ -71,7 +71,8 @@ class Family:
         distribution: The constrained parameters, by name, to a distribution. Cells that come
             out as batch dims are declared independent.
         support: Where one cell of the event may lie.
-        measure: "density", "mass", or "point" (a Delta: no density at all).
+        measure: "density", "mass", "mixed" (a table: a density in some cells times a mass of the
+            others), or "point" (a Delta: no density at all).
         transforms: Unconstrained to constrained, by parameter; the identity where absent.
         shared: Start values of unconstrained parameters that are learned but not predicted.
         min_scale: The floor of a learned scale, which is part of the model; None without one.
@@ -103,7 +104,7 @@ class Family:
     shapes: Mapping[str, Size]
     distribution: Callable[..., TorchDistribution]
     support: constraints.Constraint
-    measure: Literal["density", "mass", "point"]
+    measure: Literal["density", "mass", "mixed", "point"]
     transforms: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     shared: Mapping[str, Tensor] = field(default_factory=dict)
     min_scale: float | None = None

@@ -29,15 +29,22 @@ from ppl_vae import (
     Adversarial,
     Bernoulli,
     Binomial,
+    Categorical,
     Conditional,
     Delta,
+    DiscretisedLogistic,
     GaussianMixture,
+    LogNormal,
+    LowRankMultivariateNormal,
     MultivariateNormal,
+    NegativeBinomial,
     Normal,
+    Ordinal,
     PerFeature,
     Program,
     Shared,
     StandardNormal,
+    StudentT,
     diagnose,
     fit,
     log_evidence,
@@ -436,11 +443,46 @@ for bad in (1e-4, INF):
         f"init={bad}",
         lambda bad=bad: Normal(3, scale=PerFeature(bad)),
         f"init={bad}",
-        "above min_scale=0.001",
+        "above 0.001, the floor",
         "standard deviation of the data",
     )
 refuses("MVN of an image", lambda: MultivariateNormal((2, 3)), r"\(2, 3\)", "one dim", "Try Normal")
 refuses("MVN floor", lambda: MultivariateNormal(2, min_scale=-1), "=-1", "positive", "1e-3")
+for bad in (0, 4, 1.0, True):
+    refuses(
+        f"rank={bad}",
+        lambda bad=bad: LowRankMultivariateNormal(3, rank=bad),
+        f"rank={bad!r}",
+        "from 1 to 3",
+        "Try rank=1",
+    )
+refuses("low rank image", lambda: LowRankMultivariateNormal((2, 3), rank=1), "2, 3", "one", "Try N")
+for bad in (1, 2.0, True, "a"):
+    refuses(
+        f"classes={bad}",
+        lambda bad=bad: Categorical(3, classes=bad),
+        f"classes={bad!r}",
+        "above 1",
+        "x.max",
+    )
+    refuses(
+        f"ordered classes={bad}",
+        lambda bad=bad: Ordinal(3, classes=bad),
+        f"classes={bad!r}",
+        "above 1",
+        "x.max",
+    )
+    refuses(
+        f"levels={bad}",
+        lambda bad=bad: DiscretisedLogistic(3, levels=bad),
+        f"levels={bad!r}",
+        "above 1",
+        "256",
+    )
+refuses("dispersion", lambda: NegativeBinomial(3, dispersion=0), "dispersion=0", "pos", "=Shared")
+refuses("df", lambda: StudentT(3, df=-1), "df=-1", "positive", r"df=Shared\(\)")
+refuses("df below its floor", lambda: StudentT(3, df=Shared()), r"=1.0\)", "above 2, the", "larger")
+refuses("log-normal floor", lambda: LogNormal(3, min_scale=0), "min_scale=0", "positive", "1e-3")
 refuses("Delta of no cell", lambda: Delta(0), "shape 0", "positive integers", "10 for a vector")
 refuses("mixture of a vector", lambda: GaussianMixture(zeros(3)), r"\(3,\)", r"\(K, D\)", "randn")
 refuses("mixture by name", lambda: GaussianMixture("ring"), "loc='ring'", "numbers", "tensor")

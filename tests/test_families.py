@@ -5,24 +5,36 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 from torch.nn.functional import softplus
 
 from ppl_vae import (
+    MLP,
     Bernoulli,
     Binomial,
+    Categorical,
+    Conditional,
+    ContinuousBernoulli,
     Delta,
+    DiscretisedLogistic,
+    LogNormal,
+    LowRankMultivariateNormal,
     MultivariateNormal,
+    NegativeBinomial,
     Normal,
+    Ordinal,
     PerFeature,
+    Poisson,
     Predicted,
     Shared,
+    StudentT,
+    ZeroInflatedNegativeBinomial,
 )
 from ppl_vae.testing import check_family
 
 DISCRETE = ["measure", "gradients", "finite", "normalised", "draws", "moments"]
 LEARNED = ["measure", "gradients", "finite", "floor", "normalised", "draws", "moments"]
-ALWAYS = ["shapes", "rows", "dtype", "support"]
+ALWAYS = ["shapes", "rows", "dtype", "support", "filler"]
 
 FAMILIES = [
     (Bernoulli(3), DISCRETE),
@@ -39,6 +51,35 @@ FAMILIES = [
     (MultivariateNormal(1), LEARNED),
     (MultivariateNormal(2), LEARNED),
     (MultivariateNormal(4, min_scale=0.1), LEARNED[:-1]),  # no moments from random points
+    (LowRankMultivariateNormal(1, rank=1), LEARNED),
+    (LowRankMultivariateNormal(2, rank=1, min_scale=0.1), LEARNED),
+    (LowRankMultivariateNormal(4, rank=2), LEARNED[:-1]),
+    (StudentT(3), LEARNED),
+    (StudentT((2, 2), df=Shared(4.0), scale=PerFeature()), LEARNED),
+    (StudentT((), df=Predicted(), scale=2.0), DISCRETE),
+    (StudentT(3, df=1, scale=Shared()), LEARNED[:-1]),  # Cauchy's has no moments
+    (ContinuousBernoulli(3), DISCRETE),
+    (ContinuousBernoulli((2, 2)), DISCRETE),
+    (LogNormal(3), LEARNED),
+    (LogNormal((), scale=Shared(0.5), min_scale=0.1), LEARNED),
+    (LogNormal(2, scale=0.5), DISCRETE),
+    (Poisson(3), DISCRETE),
+    (Poisson((2, 2), exposure=True), DISCRETE),
+    (NegativeBinomial(3), DISCRETE),
+    (NegativeBinomial(3, dispersion=Predicted(), exposure=True), DISCRETE),
+    (NegativeBinomial((), dispersion=Shared(5.0)), DISCRETE),
+    (NegativeBinomial((2, 2), dispersion=2.0), DISCRETE),
+    (ZeroInflatedNegativeBinomial(3), DISCRETE),
+    (ZeroInflatedNegativeBinomial(3, dispersion=Predicted(), exposure=True), DISCRETE),
+    (Categorical(3, classes=4), DISCRETE[:-1]),  # classes are no numbers: there is no mean
+    (Categorical((2, 2), classes=2), DISCRETE[:-1]),
+    (Ordinal(3, classes=2), DISCRETE),
+    (Ordinal((2, 2), classes=5), DISCRETE),
+    (Ordinal((), classes=4), DISCRETE),
+    (DiscretisedLogistic((2, 2)), DISCRETE),
+    (DiscretisedLogistic(3, levels=2, scale=Shared()), DISCRETE),
+    (DiscretisedLogistic((), levels=16, scale=PerFeature(0.1)), DISCRETE),
+    (DiscretisedLogistic(2, levels=16, scale=0.05), DISCRETE),
     (Delta(3), []),
     (Delta((2, 2)), []),
 ]
@@ -102,6 +143,155 @@ def test_multivariate_normal_is_scipys(dims, float64):
     exact = stats.multivariate_normal(loc, lower @ lower.T).logpdf(x)
     assert np.linalg.cond(lower @ lower.T) < 1e3  # so 1e-16 * 1e3 of log-probs below 1e2
     assert off(d.log_prob(x), exact) < EXACT
+
+
+@pytest.mark.parametrize(("dims", "rank"), [(1, 1), (4, 2), (5, 5)])
+def test_low_rank_multivariate_normal_is_scipys(dims, rank, float64):
+    loc, raw, factor, x = (torch.randn(s) for s in (dims, dims, (dims, rank), (6, dims)))
+    family = LowRankMultivariateNormal(dims, rank=rank, min_scale=0.1)
+    d = family(loc=loc, scale=raw, factor=factor)
+    s = np.diag(0.1 + np.logaddexp(0, raw.numpy()))
+    covariance = s @ (np.eye(dims) + (factor @ factor.T).numpy()) @ s
+    assert np.linalg.cond(covariance) < 1e4  # so 1e-16 * 1e4 of log-probs below 1e2
+    assert off(d.log_prob(x), stats.multivariate_normal(loc, covariance).logpdf(x)) < EXACT
+    assert sum(v.numel() for v in (loc, raw, factor)) == sum(
+        s.numel() for s in family.shapes.values()
+    )
+
+
+def test_a_low_rank_covariance_keeps_its_digits_on_its_floor():
+    # torch.float32, S on its floor of 1e-3, V = 20: W = S V and W'D⁻¹W = 400 D would still do; what
+    # torch is usually given, W = 20 beside D = 1e-6, is 4e8 D, beside which I is lost.
+    family = LowRankMultivariateNormal(50, rank=2)
+    raw = {n: torch.full(s, -20.0) for n, s in family.shapes.items()}
+    d, x = family(**raw), torch.full((50,), -20.0)
+    exact = family(**{n: v.double() for n, v in raw.items()}).log_prob(x.double())
+    # The capacitance has condition number 1 + 2 * 400 * 50 = 4e4: 6e-8 of it, of two log-dets.
+    assert d.log_prob(x).item() == pytest.approx(exact.item(), abs=0.01)
+
+
+DF = {"known": 4.0, "shared": Shared(4.0), "predicted": Predicted()}
+
+
+@pytest.mark.parametrize("kind", DF)
+def test_student_t_is_scipys(kind, float64):
+    raw, tails, loc, x = torch.randn(4, 5, 3).unbind()
+    x[0] = 1e6  # an outlier
+    learned = {"known": {}, "shared": {"df": tails[0, 0]}, "predicted": {"df": tails}}[kind]
+    df = 2 + softplus(learned["df"]) if learned else 4.0
+    d = StudentT(3, df=DF[kind], min_scale=0.2)(loc=loc, scale=raw, **learned)
+    exact = stats.t(np.asarray(df), loc, np.asarray(0.2 + softplus(raw))).logpdf(x).sum(-1)
+    assert off(d.log_prob(x), exact) < EXACT
+
+
+def test_log_normal_is_scipys(float64):
+    raw, loc, x = torch.randn(3, 5, 3).unbind()
+    x = (5 * x).exp()
+    d = LogNormal(3, min_scale=0.2)(loc=loc, scale=raw)
+    exact = stats.lognorm(np.asarray(0.2 + softplus(raw)), scale=np.asarray(loc.exp())).logpdf(x)
+    assert off(d.log_prob(x), exact.sum(-1)) < EXACT
+
+
+def test_continuous_bernoulli_is_scipys(float64):
+    # SciPy has the half that falls: an exponential cut off at 1.
+    logits = torch.tensor([-1e3, -30.0, -1.0, -0.6, -0.4, -1e-3, 1e-3, 0.4, 0.6, 1.0, 30.0, 1e3])
+    x = torch.linspace(0, 1, 7).unsqueeze(-1)
+    size, turned = logits.abs().numpy(), torch.where(logits > 0, 1 - x, x).numpy()
+    exact = stats.truncexpon(size, scale=1 / size).logpdf(turned)
+    d = ContinuousBernoulli(())(logits=logits)
+    assert off(d.log_prob(x), exact) < EXACT  # 1e-16 of 1e3
+    moments = stats.truncexpon(size, scale=1 / size).stats()
+    assert off(torch.where(logits > 0, 1 - d.mean, d.mean), moments[0]) < EXACT
+    wide = size > 0.1  # below it SciPy's own formula loses digits
+    assert off(d.variance[wide], moments[1][wide]) < EXACT
+    zero = ContinuousBernoulli(())(logits=torch.tensor(0.0, requires_grad=True))
+    (slope,) = torch.autograd.grad(zero.log_prob(torch.tensor(0.75)), zero.logits)
+    assert slope == 0.25  # x − mean
+
+
+@pytest.mark.parametrize("exposure", [False, True])
+def test_poisson_is_scipys(exposure, float64):
+    log_rate, size = 3 * torch.randn(5, 4), torch.rand(5, 1) + 0.1
+    given = {"exposure": size} if exposure else {}
+    x = torch.poisson(log_rate.exp())
+    exact = stats.poisson(log_rate.exp() * (size if exposure else 1)).logpmf(x).sum(-1)
+    assert off(Poisson(4, exposure=exposure)(log_rate=log_rate, **given).log_prob(x), exact) < EXACT
+
+
+@pytest.mark.parametrize("exposure", [False, True])
+@pytest.mark.parametrize("inflated", [False, True])
+def test_negative_binomial_is_scipys(exposure, inflated, float64):
+    log_mean, raw, gate = (2 * torch.randn(3, 50, 4)).unbind()
+    size = torch.rand(50, 4) + 0.1
+    r, mean = 1e-3 + softplus(raw), log_mean.exp() * (size if exposure else 1)
+    x = torch.poisson(mean)
+    counted = stats.nbinom(r, r / (r + mean)).pmf(x)
+    given = {"log_mean": log_mean, "dispersion": raw} | ({"exposure": size} if exposure else {})
+    if inflated:
+        zero = special.expit(gate.numpy())
+        exact = np.log(zero * (x.numpy() == 0) + (1 - zero) * counted)
+        given["gate"] = gate
+    else:
+        exact = np.log(counted)
+    family = ZeroInflatedNegativeBinomial if inflated else NegativeBinomial
+    d = family(4, dispersion=Predicted(), exposure=exposure)(**given)
+    # SciPy's lgamma of counts up to 1e3 loses 1e-12.
+    assert off(d.log_prob(x), exact.sum(-1)) < EXACT
+    assert (x == 0).any() and (x > 100).any()
+
+
+def test_an_exposure_is_the_mean_times_it():
+    log_mean, size = torch.randn(7, 3), torch.rand(7, 1) + 0.5
+    for build in (Poisson, NegativeBinomial, ZeroInflatedNegativeBinomial):
+        with_it, without = build(3, exposure=True), build(3)
+        name, *more = without.shapes
+        rest = {n: torch.randn(7, 3) for n in more} | dict(without.shared)
+        a = with_it(exposure=size, **{name: log_mean}, **rest)
+        b = without(**{name: log_mean}, **rest)
+        # float32: an exponential of a sum against a product.
+        assert torch.allclose(a.mean, size * b.mean, rtol=1e-5)
+        part = Conditional(MLP(4), with_it, given=2)
+        assert part(torch.randn(7, 2), exposure=size).event_shape == (3,)
+        with pytest.raises(ValueError, match=r"expected \['exposure'\]"):
+            part(torch.randn(7, 2))
+
+
+def test_categorical_is_its_softmax(float64):
+    logits, x = 5 * torch.randn(6, 3, 4), torch.randint(0, 4, (6, 3))
+    logits[0] *= 1e4
+    exact = np.take_along_axis(special.log_softmax(logits.numpy(), -1), x.numpy()[..., None], -1)
+    d = Categorical(3, classes=4)(logits=logits)
+    # float64 of sizes up to 1e5, a factor 10 to spare
+    assert off(d.log_prob(x.double()), exact.sum((-2, -1))) < EXACT
+
+
+def test_ordinal_is_differences_of_scipys_logistic(float64):
+    family = Ordinal(3, classes=4)
+    loc, x = torch.randn(6, 3), torch.randint(0, 4, (6, 3))
+    raw = torch.randn(3, 3)
+    cut = np.cumsum(np.c_[raw[:, :1], 1e-3 + softplus(raw[:, 1:])], axis=1)
+    edges = np.c_[np.full(3, -np.inf), cut, np.full(3, np.inf)]
+    cdf = stats.logistic.cdf(edges[None] - loc.numpy()[..., None])
+    exact = np.log(np.take_along_axis(np.diff(cdf, axis=-1), x.numpy()[..., None], -1))
+    d = family(loc=loc, cutpoints=raw)
+    assert off(d.log_prob(x.double()), exact.sum((-2, -1))) < EXACT
+    start = family(loc=torch.zeros(3), **family.shared)
+    # float32 start values
+    assert torch.allclose(start.base_dist.log_prob(torch.ones(3)).exp(), torch.tensor(0.25))
+
+
+@pytest.mark.parametrize("levels", [2, 16, 256])
+def test_discretised_logistic_is_differences_of_scipys_logistic(levels, float64):
+    loc, raw, x = torch.randn(6, 3) / 2, torch.randn(6, 3), torch.randint(0, levels, (6, 3))
+    x[0], x[1] = 0, levels - 1
+    d = DiscretisedLogistic(3, levels=levels)(loc=loc, scale=raw)
+    scale = 1e-3 + np.logaddexp(0, raw.numpy())
+    y, h = 2 * x.numpy() / (levels - 1) - 1, 1 / (levels - 1)
+    top = np.where(x == levels - 1, np.inf, y + h)
+    low = np.where(x == 0, -np.inf, y - h)
+    exact = np.log(stats.logistic(loc, scale).cdf(top) - stats.logistic(loc, scale).cdf(low))
+    # A difference of two numbers near 1, 1e-3 or more: 1e-16 / 1e-3, times 3 cells.
+    assert off(d.log_prob(x.double()), exact.sum(-1)) < EXACT
 
 
 @pytest.mark.parametrize("scale", [Shared(), PerFeature(), Predicted()])

@@ -30,11 +30,15 @@ from ppl_vae import (
     Delta,
     Family,
     GaussianMixture,
+    LogNormal,
+    LowRankMultivariateNormal,
     MultivariateNormal,
     Normal,
     PerFeature,
+    Poisson,
     Program,
     StandardNormal,
+    StudentT,
 )
 from ppl_vae.data import LinearGaussian
 from ppl_vae.distributions import MixtureOfNormals
@@ -58,7 +62,9 @@ def refused(check, piece, law, *args, **kwargs) -> str:
 # --------------------------------------------------------------------------------- families
 
 
-def family(distribution, *names, support=constraints.real, measure="density", **transforms):
+def family(
+    distribution, *names, support=constraints.real, measure="density", filler=0.0, **transforms
+):
     return Family(
         name="mine",
         event_shape=THREE,
@@ -67,6 +73,7 @@ def family(distribution, *names, support=constraints.real, measure="density", **
         support=support,
         measure=measure,
         transforms=transforms,
+        filler=filler,
     )
 
 
@@ -92,7 +99,7 @@ def beta(a, b):
 # mean or no variance, kinks, counts without an end, atoms among counts, cells that depend.
 SOUND = {
     "log-normal": family(
-        dist.LogNormal, "loc", "scale", support=constraints.positive, scale=positive
+        dist.LogNormal, "loc", "scale", support=constraints.positive, scale=positive, filler=1.0
     ),
     "gamma": family(
         dist.Gamma,
@@ -101,8 +108,11 @@ SOUND = {
         support=constraints.nonnegative,
         concentration=positive,
         rate=positive,
+        filler=1.0,
     ),
-    "beta": family(beta, "a", "b", support=constraints.unit_interval, a=positive, b=positive),
+    "beta": family(
+        beta, "a", "b", support=constraints.unit_interval, a=positive, b=positive, filler=0.5
+    ),
     "student": family(
         dist.StudentT, "df", "loc", "scale", df=lambda r: 2 + softplus(r), scale=positive
     ),
@@ -122,12 +132,17 @@ SOUND = {
         "logits",
         support=constraints.boolean,
         measure="mass",
+        filler=torch.tensor([1.0, 0.0, 0.0]),
     ),
     "dirichlet": family(
         dist.Dirichlet,
         "concentration",
         support=constraints.unit_interval,
         concentration=lambda r: 0.5 + softplus(r),
+        filler=1 / 3,
+    ),
+    "exposure": replace(
+        counts(lambda rate, exposure: dist.Poisson(rate * exposure)), needs=("exposure",)
     ),
 }
 
@@ -180,6 +195,10 @@ class LogOfProbability(dist.Bernoulli):
         return value * p.log() + (1 - value) * (1 - p).log()
 
 
+def needy(log_rate, exposure):
+    return dist.Poisson(exposure * log_rate.exp())
+
+
 def without_scale(raw):
     return torch.exp(10 * raw)  # 0 in float32 at -20
 
@@ -194,6 +213,37 @@ FAULTS = [
     ("dtype", family(lambda loc: dist.Normal(loc, torch.ones(3).double()), "loc")),
     ("support", family(lambda loc: dist.Normal(loc, 1.0), "loc", support=constraints.positive)),
     ("support", replace(Binomial(3, total=4), support=constraints.boolean)),
+    # Covariates that are declared and not taken, taken and not declared, of one row for all.
+    ("shapes", replace(Poisson(3), needs=("depth",))),
+    ("shapes", replace(Poisson(3, exposure=True), needs=(), distribution=needy)),
+    (
+        "shapes",
+        replace(
+            SOUND["exposure"],
+            distribution=lambda rate, exposure: dist.Poisson(rate * exposure.unsqueeze(0)),
+        ),
+    ),
+    (
+        "rows",
+        replace(
+            SOUND["exposure"],
+            distribution=lambda rate, exposure: dist.Poisson(rate * exposure.mean()),
+        ),
+    ),
+    (
+        "dtype",
+        replace(
+            SOUND["exposure"],
+            distribution=lambda rate, exposure: dist.Poisson(rate * exposure.double()),
+        ),
+    ),
+    # Outside the support; on its edge, where the density is 0 or without end.
+    ("filler", replace(LogNormal(3), filler=0.0)),
+    ("filler", replace(Bernoulli(3), filler=0.5)),
+    ("filler", replace(Delta(3), filler=torch.nan)),
+    ("filler", replace(SOUND["gamma"], filler=0.0)),
+    ("filler", replace(SOUND["beta"], filler=torch.tensor([0.5, 0.5, 1.0]))),
+    ("filler", replace(SOUND["one-hot"], filler=0.0)),
     ("measure", replace(Bernoulli(3), measure="density")),
     ("measure", replace(Normal(3), measure="mass")),
     ("gradients", family(lambda loc: dist.Normal(loc.detach(), 1.0), "loc")),
@@ -202,6 +252,9 @@ FAULTS = [
     ("finite", family(dist.Normal, "loc", "scale", scale=without_scale)),
     ("floor", replace(Normal(3), transforms={"scale": softplus})),
     ("floor", replace(MultivariateNormal(2), min_scale=0.01)),
+    ("floor", replace(LowRankMultivariateNormal(2, rank=1), transforms={"scale": softplus})),
+    ("floor", replace(StudentT(3), transforms={"scale": softplus})),
+    ("floor", replace(LogNormal(3), transforms={"scale": softplus})),
     ("normalised", family(lambda loc: OffByAConstant(loc, 1.0), "loc")),
     ("normalised", counts(HeavierZero)),
     ("moments", family(lambda loc: WrongMean(loc, 1.0), "loc")),

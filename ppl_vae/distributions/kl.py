@@ -11,8 +11,8 @@ from torch import Tensor
 def kl_divergence(q: TorchDistribution, p: TorchDistribution) -> Tensor | None:
     """KL(q ‖ p) in nats per batch element, or None where no closed form is known.
 
-    Torch has none between a multivariate Normal and independent Normals, in either order:
-    they are added here, so that "analytic" does not silently become "sampled".
+    Torch has none between a multivariate Normal, full or of low rank, and independent Normals, in
+    either order: they are added here, so that "analytic" does not silently become "sampled".
 
     Args:
         q: A distribution with ``batch_shape`` B.
@@ -29,6 +29,8 @@ def kl_divergence(q: TorchDistribution, p: TorchDistribution) -> Tensor | None:
     kinds = {_kind(q), _kind(p)}
     if kinds == {"full", "diagonal"}:
         q, p = _as_full(q), _as_full(p)
+    if kinds == {"low rank", "diagonal"}:
+        q, p = _as_low_rank(q), _as_low_rank(p)
     try:
         return torch.distributions.kl_divergence(q, p)
     except NotImplementedError:
@@ -38,6 +40,8 @@ def kl_divergence(q: TorchDistribution, p: TorchDistribution) -> Tensor | None:
 def _kind(d: TorchDistribution) -> str:
     if isinstance(d, dist.MultivariateNormal):
         return "full"
+    if isinstance(d, dist.LowRankMultivariateNormal):
+        return "low rank"
     vector = isinstance(d, dist.Independent) and d.reinterpreted_batch_ndims == 1
     return "diagonal" if vector and isinstance(d.base_dist, dist.Normal) else "other"
 
@@ -46,3 +50,9 @@ def _as_full(d: TorchDistribution) -> TorchDistribution:
     if _kind(d) == "full":
         return d
     return dist.MultivariateNormal(d.mean, scale_tril=torch.diag_embed(d.stddev))
+
+
+def _as_low_rank(d: TorchDistribution) -> TorchDistribution:
+    if _kind(d) == "low rank":
+        return d
+    return dist.LowRankMultivariateNormal(d.mean, 0 * d.mean.unsqueeze(-1), d.variance)

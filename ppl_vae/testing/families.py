@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Size, Tensor
-from torch.distributions import Independent
+from torch.distributions import Independent, TransformedDistribution
 
 from ppl_vae.conditional import Family
+from ppl_vae.distributions import Joint
 from ppl_vae.programs.modes import forked_rng
 from ppl_vae.testing.density import check_density
 from ppl_vae.testing.laws import Laws
+
+FAR = 64
+"""How many choices of signs are tried far out."""
 
 
 def check_family(family: Family, *, seed: int = 0) -> tuple[str, ...]:
@@ -19,8 +24,10 @@ def check_family(family: Family, *, seed: int = 0) -> tuple[str, ...]:
 
     The laws: "shapes" of the distribution, its draws and log-probs, for batches of 0, 1 and 2
     dims; "rows", each row of a batch is what it is alone; "dtype", that of the parameters; draws
-    inside the "support"; the right "measure"; "gradients" to every parameter; "finite", no NaN and
-    no +inf where parameters are ±20 (float32) or ±100 (float64); the "floor" of a learned scale.
+    inside the "support"; a "filler" inside it, with a finite log-prob and gradients; the right
+    "measure"; "gradients" to every parameter; "finite", no NaN and no +inf where parameters are ±20
+    (float32) or ±100 (float64); the "floor" of a learned scale, or of that of log x.
+    Covariates that the family needs are positive numbers here, one for each event or each cell.
     Then, cell by cell, by quadrature or sums: the density is "normalised", the "draws" follow it
     (right ones fail once in 3e5 seeds), and the "moments" are its own. A joint density of more
     than two cells is integrated by importance sampling instead, without moments.
@@ -41,36 +48,48 @@ def check_family(family: Family, *, seed: int = 0) -> tuple[str, ...]:
         >>> check_family(Binomial(3, total=4))[-3:]
         ('normalised', 'draws', 'moments')
         >>> check_family(Delta(3))
-        ('shapes', 'rows', 'dtype', 'support')
+        ('shapes', 'rows', 'dtype', 'support', 'filler')
     """
     laws = Laws(family)
     shared = {n: v.detach().double() for n, v in family.shared.items()}
     device = next((v.device for v in shared.values()), torch.device("cpu"))
     with forked_rng(device, seed):
-        for batch in ((), (4,), (2, 3)):
+        cells = family.event_shape
+        for batch, one in (((), cells), ((4,), Size([1] * len(cells))), ((2, 3), cells)):
             raw = {
                 n: torch.randn((*batch, *s)).to(device, torch.float64)
                 for n, s in family.shapes.items()
             }
-            x = _check_shapes(laws, family, raw, shared, batch)
-        _check_rows(laws, family, raw, shared, x)
-        _check_dtype(laws, family, raw | shared)
-        draws = family(**raw, **shared).sample(Size([1000]))
+            # Covariates: e^±0.5, one an event or one a cell.
+            given = {
+                n: (0.5 * torch.randn((*batch, *one))).exp().to(device, torch.float64)
+                for n in family.needs
+            }
+            x = _check_shapes(laws, family, raw | given, shared, batch)
+        _check_rows(laws, family, raw | given, shared, x)
+        _check_dtype(laws, family, raw | given | shared)
+        draws = family(**raw, **given, **shared).sample(Size([1000]))
         outside = draws[~family.support.check(draws)]
         got = f"draws such as {outside[:1].tolist()}"
         laws.hold("support", not len(outside), got, family.support, "a support that holds them")
+        filler = torch.as_tensor(family.filler, dtype=torch.float64, device=device).expand(cells)
+        within = bool(family.support.check(filler).all())
+        laws.hold("filler", within, f"filler={family.filler}", family.support, "one inside it")
         if family.measure == "point":
             return laws.kept
         rows = [{n: v[0, i] for n, v in raw.items()} | shared for i in range(3)]
-        kind = "mass" if family(**rows[0]).support.is_discrete else "density"
+        beside = [{n: v[0, i] for n, v in given.items()} for i in range(3)]
+        _check_filler(laws, family, rows[0], beside[0], filler)
+        kind = _measure(family(**rows[0], **beside[0]))
         laws.hold("measure", kind == family.measure, family.measure, kind, f"measure={kind!r}")
-        _check_gradients(laws, family, rows[0], x[0, 0])
-        _check_far(laws, family, rows[0], x.reshape(6, *family.event_shape))
-        for row in rows:
-            cells = family(**row)
-            while isinstance(cells, Independent):
-                cells = cells.base_dist
-            check_density(laws, cells)
+        _check_gradients(laws, family, rows[0], beside[0], x[0, 0])
+        _check_far(laws, family, rows[0], beside[0], x.reshape(6, *family.event_shape))
+        for row, more in zip(rows, beside, strict=True):
+            d = family(**row, **more)
+            while isinstance(d, Independent):
+                d = d.base_dist
+            for part in d.parts if isinstance(d, Joint) else [d]:
+                check_density(laws, part)
     return laws.kept
 
 
@@ -116,25 +135,41 @@ def _check_dtype(laws: Laws, family: Family, raw: dict[str, Tensor]) -> None:
         laws.hold("dtype", got == {dtype}, got, {dtype}, attempt)
 
 
-def _check_gradients(laws: Laws, family: Family, raw: dict[str, Tensor], x: Tensor) -> None:
+def _check_filler(
+    laws: Laws, family: Family, raw: dict[str, Tensor], given: dict[str, Tensor], filler: Tensor
+) -> None:
     leaves = {n: v.clone().requires_grad_() for n, v in raw.items()}
-    for name, gradient in _gradients(family(**leaves).log_prob(x), leaves).items():
+    with laws.run("filler", "an event of fillers inside the support"):
+        log_prob = family(**leaves, **given).log_prob(filler)
+    found = _gradients(log_prob, leaves).values()
+    good = log_prob.isfinite() and all(g is None or g.isfinite().all() for g in found)
+    got = f"log_prob {log_prob} of filler={family.filler}, or a gradient that is not finite"
+    laws.hold("filler", good, got, "finite ones", "a filler off the edge of the support")
+
+
+def _check_gradients(
+    laws: Laws, family: Family, raw: dict[str, Tensor], given: dict[str, Tensor], x: Tensor
+) -> None:
+    leaves = {n: v.clone().requires_grad_() for n, v in raw.items()}
+    for name, gradient in _gradients(family(**leaves, **given).log_prob(x), leaves).items():
         good = gradient is not None and gradient.isfinite().all() and gradient.any()
         attempt = "removing a detach(), a rounding, or a parameter that is not used"
         laws.hold("gradients", good, f"{gradient} at {name!r}", "finite, not all zero", attempt)
 
 
-def _check_far(laws: Laws, family: Family, raw: dict[str, Tensor], x: Tensor) -> None:
+def _check_far(
+    laws: Laws, family: Family, raw: dict[str, Tensor], given: dict[str, Tensor], x: Tensor
+) -> None:
     for dtype, size in ((torch.float32, 20.0), (torch.float64, 100.0)):
-        for signs in itertools.product((-size, size), repeat=len(raw)):
+        for signs in _signs(len(raw)):
             far = {
-                n: torch.full_like(v, a, dtype=dtype).requires_grad_()
+                n: torch.full_like(v, a * size, dtype=dtype).requires_grad_()
                 for (n, v), a in zip(raw.items(), signs, strict=True)
             }
-            where = f"at {dict(zip(raw, signs, strict=True))} in {dtype}"
+            where = f"at {dict(zip(raw, signs, strict=True))} times {size:g} in {dtype}"
             attempt = "softplus for exp, logits for probabilities, a floor under scales"
             with laws.run("finite", attempt):
-                d = family(**far)
+                d = family(**far, **{n: v.to(dtype) for n, v in given.items()})
                 log_prob = d.log_prob(x.to(dtype) if x.is_floating_point() else x)
             good = not (log_prob.isnan() | (log_prob == torch.inf)).any()
             if good and log_prob.isfinite().all():
@@ -143,11 +178,33 @@ def _check_far(laws: Laws, family: Family, raw: dict[str, Tensor], x: Tensor) ->
             got = f"log_prob {log_prob.tolist()} {where}, or a gradient that is NaN"
             laws.hold("finite", good, got, "no NaN, no +inf", attempt)
             if family.min_scale is not None and dtype == torch.float64:
-                low, floor = d.stddev.min(), family.min_scale
-                # 1e-9: float64 rounding of a sum of squares and its root.
+                spread, floor = _spread(d), family.min_scale
+                # 1e-9: float64 rounding of a sum of squares and its root. Heavy tails have none.
+                below = (spread < floor * (1 - 1e-9)).any()
                 attempt = "min_scale + softplus(raw)"
-                law = "floor"
-                laws.hold(law, low >= floor * (1 - 1e-9), f"{low:g} {where}", floor, attempt)
+                laws.hold("floor", not below, f"{spread.min():g} {where}", floor, attempt)
+
+
+def _signs(parameters: int) -> list[tuple[int, ...]]:
+    """All choices of a sign for each, or 64 of them: a table has many parameters."""
+    if 2**parameters <= FAR:
+        return list(itertools.product((-1, 1), repeat=parameters))
+    return [tuple(row) for row in (2 * torch.randint(2, (FAR, parameters)) - 1).tolist()]
+
+
+def _measure(d: TorchDistribution) -> str:
+    if isinstance(d, Joint):
+        kinds = {_measure(part) for part in d.parts}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+    return "mass" if d.support.is_discrete else "density"
+
+
+def _spread(d: TorchDistribution) -> Tensor:
+    """The standard deviation of cells; of log x, say, where x is another's draw transformed."""
+    while isinstance(d, Independent | TransformedDistribution):
+        d = d.base_dist
+    spread: Tensor = d.stddev
+    return spread
 
 
 def _gradients(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor | None]:

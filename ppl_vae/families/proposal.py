@@ -1,0 +1,117 @@
+"""Families proposed for the columns of a table, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.conditional import Family
+from ppl_vae.data import resolution
+from ppl_vae.families.binary import Bernoulli
+from ppl_vae.families.categories import Categorical, Ordinal
+from ppl_vae.families.counts import NegativeBinomial, Poisson
+from ppl_vae.families.positive import LogNormal
+from ppl_vae.families.real import Normal
+from ppl_vae.families.standardised import Standardised
+
+COUNTS = 1000
+"""Whole numbers up to here are taken for counts; larger ones, such as incomes, for reals."""
+
+
+class Proposal(NamedTuple):
+    """What was proposed, and why.
+
+    Attributes:
+        families: By column; `Columns` takes them, changed where you know better.
+        reasons: By column.
+    """
+
+    families: dict[str, Family]
+    reasons: dict[str, str]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{c}: {f!r}: {self.reasons[c]}" for c, f in self.families.items())
+
+
+def propose_columns(table: Any) -> Proposal:
+    """Propose a family for each column of a DataFrame, by its dtype and values.
+
+    Two values are Bernoulli; text and categories Categorical, or Ordinal where the dtype is
+    ordered; small whole numbers from 0 are Poisson, or NegativeBinomial where they vary more;
+    positive numbers whose logarithm is less skewed LogNormal; all else Normal. The last two are
+    `Standardised` by the column. It is a start: 0 to 4 may be stars, which are Ordinal, and a
+    postcode is no number. Missing values are passed over.
+
+    Args:
+        table: A pandas DataFrame.
+
+    Raises:
+        ValueError: If it is no table, or a column has one value or none.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"sold": [0, 1, 1, 2, 0], "cold": ["y", "n", "y", "y", "n"]})
+        >>> propose_columns(table)
+        sold: Poisson(()): whole numbers from 0 to 2, of mean 0.8 and variance 0.7
+        cold: Bernoulli(()): two values, n and y, to be coded 0 and 1
+    """
+    if not hasattr(table, "columns") or not hasattr(table, "dtypes"):
+        raise ValueError(
+            f"Got a {type(table).__name__}; expected a pandas DataFrame, whose dtypes say what a "
+            "column is. Try pd.DataFrame(x)."
+        )
+    if len(set(table.columns)) < len(table.columns):
+        raise ValueError(
+            f"Got the columns {list(table.columns)}; expected each name once. Try renaming."
+        )
+    proposed = {str(c): _proposed(str(c), table[c]) for c in table.columns}
+    return Proposal(
+        {c: family for c, (family, _) in proposed.items()},
+        {c: reason for c, (_, reason) in proposed.items()},
+    )
+
+
+def _proposed(column: str, values: Any) -> tuple[Family, str]:
+    ordered = bool(getattr(values.dtype, "ordered", False))
+    known = values.dropna()
+    distinct = list(known.cat.categories) if hasattr(known, "cat") else list(known.unique())
+    if len(distinct) < 2:
+        raise ValueError(
+            f"Got the column {column!r} with {len(distinct)} distinct values; expected two or "
+            "more: there is nothing to model. Try leaving it out."
+        )
+    text = values.dtype.kind not in "biuf"
+    if len(distinct) == 2:
+        low, high = distinct if ordered else sorted(distinct)
+        coded = "" if set(distinct) == {0, 1} else ", to be coded 0 and 1"
+        return Bernoulli(()), f"two values, {low} and {high}{coded}"
+    if text:
+        classes, kind = len(distinct), "ordered" if ordered else "without an order"
+        coded = f"{classes} classes {kind}, to be coded 0 to {classes - 1}"
+        return (Ordinal if ordered else Categorical)((), classes=classes), coded
+    return _of_numbers(known.to_numpy(dtype=np.float64))
+
+
+def _of_numbers(x: NDArray[np.float64]) -> tuple[Family, str]:
+    low, high, mean, variance = x.min(), x.max(), x.mean(), x.var(ddof=1)
+    if low >= 0 and high <= COUNTS and (x == x.round()).all():
+        moments = f"of mean {mean:.3g} and variance {variance:.3g}"
+        said = f"whole numbers from {low:g} to {high:g}, {moments}"
+        # The variance of N draws of a Poisson is its mean, give or take √(2/N) of it.
+        wide = variance > mean * (1 + 3 * (2 / len(x)) ** 0.5)
+        return (NegativeBinomial(()) if wide else Poisson(())), said
+    if low > 0 and _skewness(x) > 1 and abs(_skewness(np.log(x))) < _skewness(x):
+        said = f"positive, skewness {_skewness(x):.2g}, of the logarithm {_skewness(np.log(x)):.2g}"
+        return Standardised(LogNormal(()), scale=float(f"{np.median(x):.3g}")), said
+    unit = float(f"{variance**0.5:.3g}")
+    gap = float(resolution(x[:, None])[0])
+    floor = max(1e-3, float(f"{gap / unit:.2g}"))
+    family = Standardised(Normal((), min_scale=floor), loc=float(f"{mean:.3g}"), scale=unit)
+    return family, f"real numbers from {low:.3g} to {high:.3g}, half the smallest gap {gap:.2g}"
+
+
+def _skewness(x: NDArray[np.float64]) -> float:
+    centred = x - x.mean()
+    return float((centred**3).mean() / (centred**2).mean() ** 1.5)
