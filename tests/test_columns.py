@@ -121,7 +121,7 @@ def test_support_is_checked_cell_by_cell():
         Conditional(MLP(), Columns({"n": Poisson(()), "y": Normal(())}), given=1),
         Conditional(MLP(), Normal(1), given=2),
     )
-    with pytest.raises(ValueError, match=r"2.5 at row 1, cell 0 .*n: Poisson"):
+    with pytest.raises(ValueError, match=r"2.5 at row 1, column 0 .*n: Poisson"):
         fit(vae, torch.tensor([[1.0, 0.5], [2.5, 0.5]]), epochs=1)
     with pytest.raises(ValueError, match="support"):
         Joint([dist.Poisson(torch.tensor(1.0))]).log_prob(torch.tensor([0.5]))
