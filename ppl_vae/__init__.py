@@ -41,12 +41,13 @@ from ppl_vae.families import (
     propose_columns,
 )
 from ppl_vae.guides import ConditionalFlow, Implicit
-from ppl_vae.nets import MLP, Convolutions, Deconvolutions, GatedMLP, NeuralSpline
+from ppl_vae.nets import MLP, Convolutions, Deconvolutions, Features, GatedMLP, NeuralSpline
 from ppl_vae.objectives import ELBO, Adversarial, ImportanceWeighted
 from ppl_vae.posterior import (
     clusters,
     data_given,
     elpd,
+    held_out_cells,
     impute,
     log_evidence,
     posterior_predictive,
@@ -88,6 +89,7 @@ __all__ = [
     "DistributionModule",
     "ELBO",
     "Family",
+    "Features",
     "FitResult",
     "FlowPrior",
     "GatedMLP",
@@ -124,6 +126,7 @@ __all__ = [
     "diagnose",
     "elpd",
     "fit",
+    "held_out_cells",
     "impute",
     "log_evidence",
     "log_weights",

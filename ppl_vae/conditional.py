@@ -76,10 +76,16 @@ class Family:
         transforms: Unconstrained to constrained, by parameter; the identity where absent.
         shared: Start values of unconstrained parameters that are learned but not predicted.
         min_scale: The floor of a learned scale, which is part of the model; None without one.
-        needs: Names of covariates that `distribution` takes as they are, past the network: an
-            exposure. Their shapes ``(*B, *S)`` end in one, S, that broadcasts to the event.
+        needs: Covariates that `distribution` takes as they are, past the network, by name, and
+            where they may lie: an exposure is positive. Their shapes ``(*B, *S)`` end in one, S,
+            that broadcasts to the event.
         filler: A value that stands where a cell is missing, inside the support: a number, or a
             tensor that broadcasts to the event. What it is changes no result.
+        level: What a cell measures: a "numeric" quantity, "ordinal" or "nominal" classes. Cells
+            that are missing are imputed by it: by a mean, a median, the most probable class.
+        features: What a network should see in place of cells: ``(*B, *E)`` to the same shape, or
+            to ``(*B, *E, W)`` (classes one-hot, say). None where that is the cells themselves.
+        columns: The families of the columns of a table, in order; empty for any other.
 
     Example:
         A family of one's own takes six lines:
@@ -108,8 +114,31 @@ class Family:
     transforms: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     shared: Mapping[str, Tensor] = field(default_factory=dict)
     min_scale: float | None = None
-    needs: tuple[str, ...] = ()
+    needs: Mapping[str, constraints.Constraint] = field(default_factory=dict)
     filler: float | Tensor = 0.0
+    level: Literal["numeric", "ordinal", "nominal"] = "numeric"
+    features: Callable[[Tensor], Tensor] | None = None
+    columns: tuple[Family, ...] = ()
+
+    def as_features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Give events as a network should see them: ``(*B, *E)`` to ``(*B, F)``.
+
+        Args:
+            x: Events.
+            mask: ``(*B, *E)`` bool; features of cells where it is False are 0.
+        """
+        if self.columns:
+            masks = [None if mask is None else mask[..., d] for d in range(len(self.columns))]
+            cells = zip(self.columns, x.unbind(-1), masks, strict=True)
+            return torch.cat([f.as_features(cell, seen) for f, cell, seen in cells], -1)
+        if mask is not None:
+            filler = self.filler.to(x) if isinstance(self.filler, Tensor) else self.filler
+            x = torch.where(mask, x, filler)
+        found = x if self.features is None else self.features(x)
+        found = found.reshape(*x.shape, -1)
+        if mask is not None:
+            found = torch.where(mask[..., None], found, 0.0)
+        return found.reshape(*x.shape[: x.dim() - len(self.event_shape)], -1)
 
     def __call__(self, **raw: Tensor) -> TorchDistribution:
         """Build the distribution from unconstrained parameters of shape ``(*B, *shape)``."""

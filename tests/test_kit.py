@@ -46,6 +46,8 @@ from ppl_vae.programs.registration import register
 from ppl_vae.testing import ConformanceError, check_family, check_prior, check_program
 from ppl_vae.testing.nodes import nodes
 
+POSITIVE = {"exposure": constraints.positive}
+
 THREE = Size([3])
 
 
@@ -142,7 +144,7 @@ SOUND = {
         filler=1 / 3,
     ),
     "exposure": replace(
-        counts(lambda rate, exposure: dist.Poisson(rate * exposure)), needs=("exposure",)
+        counts(lambda rate, exposure: dist.Poisson(rate * exposure)), needs=POSITIVE
     ),
 }
 
@@ -214,8 +216,8 @@ FAULTS = [
     ("support", family(lambda loc: dist.Normal(loc, 1.0), "loc", support=constraints.positive)),
     ("support", replace(Binomial(3, total=4), support=constraints.boolean)),
     # Covariates that are declared and not taken, taken and not declared, of one row for all.
-    ("shapes", replace(Poisson(3), needs=("depth",))),
-    ("shapes", replace(Poisson(3, exposure=True), needs=(), distribution=needy)),
+    ("shapes", replace(Poisson(3), needs={"depth": constraints.positive})),
+    ("shapes", replace(Poisson(3, exposure=True), needs={}, distribution=needy)),
     (
         "shapes",
         replace(

@@ -12,6 +12,8 @@ from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
+from ppl_vae.distributions.joint import Joint
+
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
@@ -45,7 +47,6 @@ class Marginal(TorchDistribution):
                 f"Got a mask of {mask.dtype} and shape {tuple(mask.shape)}; expected bool, and "
                 f"{tuple(event)} at the end. Try ~x.isnan()."
             )
-        _seen.dispatch(type(base))  # raises nothing: the cases below do
         if _seen.dispatch(type(base)) is _seen.dispatch(object):
             raise ValueError(
                 f"Got missing cells under {type(base).__name__}; expected independent cells, or a "
@@ -125,6 +126,11 @@ def _(base: dist.Independent, value: Tensor, mask: Tensor) -> Tensor:
         )
     cells = base.base_dist.log_prob(value)
     return torch.where(mask, cells, 0.0).flatten(-base.reinterpreted_batch_ndims).sum(-1)
+
+
+@_seen.register(Joint)
+def _(base: Joint, value: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, base.cells(value), 0.0).sum(-1)
 
 
 @_seen.register(dist.MultivariateNormal)

@@ -29,4 +29,5 @@ def Bernoulli(event_shape: EventShape) -> Family:
         distribution=dist.Bernoulli,
         support=constraints.boolean,
         measure="mass",
+        level="nominal",
     )

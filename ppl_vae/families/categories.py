@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyro.distributions as dist
 import torch
 from torch import Size, Tensor
@@ -38,6 +40,8 @@ def Categorical(event_shape: EventShape, *, classes: int) -> Family:
         distribution=_categorical,
         support=constraints.integer_interval(0, classes - 1),
         measure="mass",
+        level="nominal",
+        features=partial(_one_hot, classes),
     )
 
 
@@ -75,11 +79,18 @@ def Ordinal(event_shape: EventShape, *, classes: int) -> Family:
         measure="mass",
         transforms={"cutpoints": _in_order},
         shared={"cutpoints": start.expand(*shape, -1).clone()},
+        level="ordinal",
+        features=partial(torch.mul, other=1 / (classes - 1)),
     )
 
 
 def _categorical(logits: Tensor) -> dist.Categorical:
     return dist.Categorical(logits=logits)
+
+
+def _one_hot(classes: int, x: Tensor) -> Tensor:
+    # torch's one_hot asks for the values, which a compiled step cannot tell.
+    return (x[..., None] == torch.arange(classes, device=x.device)).to(x.dtype)
 
 
 def _in_order(raw: Tensor) -> Tensor:

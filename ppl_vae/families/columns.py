@@ -61,8 +61,9 @@ def Columns(families: Mapping[str, Family]) -> Family:
         support=constraints.stack([f.support for f in columns], -1),
         measure=measure,
         shared={_name(d, n): v for d, f in enumerate(columns) for n, v in f.shared.items()},
-        needs=tuple(dict.fromkeys(n for f in columns for n in f.needs)),
+        needs={n: where for f in columns for n, where in f.needs.items()},
         filler=torch.tensor([float(f.filler) for f in columns]),
+        columns=columns,
     )
 
 

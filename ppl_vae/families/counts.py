@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
@@ -46,6 +48,7 @@ def Binomial(event_shape: EventShape, *, total: int) -> Family:
         distribution=partial(dist.Binomial, total_count=total),
         support=constraints.integer_interval(0, total),
         measure="mass",
+        features=partial(torch.mul, other=1 / total),
     )
 
 
@@ -66,7 +69,7 @@ def Poisson(event_shape: EventShape, *, exposure: bool = False) -> Family:
         >>> Poisson(2)(log_rate=torch.zeros(2)).log_prob(torch.zeros(2))
         tensor(-2.)
         >>> Poisson(2, exposure=True).needs
-        ('exposure',)
+        {'exposure': GreaterThan(lower_bound=0.0)}
     """
     shape = event_size(event_shape)
     return Family(
@@ -76,7 +79,8 @@ def Poisson(event_shape: EventShape, *, exposure: bool = False) -> Family:
         distribution=_poisson,
         support=constraints.nonnegative_integer,
         measure="mass",
-        needs=("exposure",) if exposure else (),
+        needs={"exposure": constraints.positive} if exposure else {},
+        features=torch.log1p,
     )
 
 
@@ -117,7 +121,8 @@ def NegativeBinomial(
         measure="mass",
         transforms=spread.transforms,
         shared=spread.shared,
-        needs=("exposure",) if exposure else (),
+        needs={"exposure": constraints.positive} if exposure else {},
+        features=torch.log1p,
     )
 
 
@@ -145,16 +150,11 @@ def ZeroInflatedNegativeBinomial(
         {'log_mean': torch.Size([3]), 'gate': torch.Size([3])}
     """
     plain = NegativeBinomial(event_shape, dispersion=dispersion, exposure=exposure)
-    return Family(
+    return replace(
+        plain,
         name=f"ZeroInflated{plain.name}",
-        event_shape=plain.event_shape,
         shapes={**plain.shapes, "gate": plain.event_shape},
         distribution=partial(_zero_inflated, plain.distribution),
-        support=plain.support,
-        measure="mass",
-        transforms=plain.transforms,
-        shared=plain.shared,
-        needs=plain.needs,
     )
 
 

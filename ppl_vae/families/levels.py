@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_vae import distributions
@@ -64,4 +65,10 @@ def DiscretisedLogistic(
         measure="mass",
         transforms=spread.transforms,
         shared=spread.shared,
+        features=partial(_centred, levels),
     )
+
+
+def _centred(levels: int, x: Tensor) -> Tensor:
+    """Levels on [−1, 1]."""
+    return 2 * x / (levels - 1) - 1

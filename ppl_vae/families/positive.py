@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pyro.distributions as dist
+import torch
 from torch.distributions import constraints
 
 from ppl_vae.conditional import EventShape, Family, event_size
@@ -49,4 +50,5 @@ def LogNormal(
         shared=spread.shared,
         min_scale=spread.floor,
         filler=1.0,
+        features=torch.log,
     )

@@ -71,7 +71,16 @@ def Standardised(family: Family, *, loc: float = 0.0, scale: float) -> Family:
         ),
         min_scale=floor if floor is None or positive else floor * float(scale),
         filler=family.filler if positive else float(loc),
+        features=partial(_log_of, float(scale)) if positive else partial(_back, loc, float(scale)),
     )
+
+
+def _back(shift: float, unit: float, x: Tensor) -> Tensor:
+    return (x - shift) / unit
+
+
+def _log_of(unit: float, x: Tensor) -> Tensor:
+    return (x / unit).log()
 
 
 def _affine(

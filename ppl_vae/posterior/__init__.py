@@ -8,6 +8,8 @@ from ppl_vae.posterior.draws import prior_predictive as prior_predictive
 from ppl_vae.posterior.elpd import elpd as elpd
 from ppl_vae.posterior.evidence import log_evidence as log_evidence
 from ppl_vae.posterior.given import data_given as data_given
+from ppl_vae.posterior.held_out_cells import HeldOutCells as HeldOutCells
+from ppl_vae.posterior.held_out_cells import held_out_cells as held_out_cells
 from ppl_vae.posterior.impute import Imputation as Imputation
 from ppl_vae.posterior.impute import impute as impute
 from ppl_vae.posterior.refine import Refined as Refined

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from pyro import poutine
 from torch import Tensor, nn
 
+from ppl_vae.conditional import Family
 from ppl_vae.data.batches import Batch
 from ppl_vae.diagnostics import khat
+from ppl_vae.diagnostics.imputation import Level
 from ppl_vae.distributions import Marginal
 from ppl_vae.posterior.draws import with_plate
 from ppl_vae.posterior.faults import explained
@@ -113,8 +115,7 @@ def impute(
             "Got data without a missing cell, or a program that cannot have any; expected NaN, or "
             '0 in a mask, somewhere. Try x[row, column] = nan, or {"x": x, "mask": mask}.'
         )
-    family = getattr(getattr(program, "decoder", None), "family", None)
-    levels = getattr(family, "level", "numeric")
+    levels = levels_of(program)
     tails = (1 - level) / 2, (1 + level) / 2
     cells = sum(v[0].numel() for v in batch.tensors)
     pieces = []
@@ -137,13 +138,22 @@ def impute(
     )
 
 
+def levels_of(program: nn.Module) -> Level | tuple[Level, ...]:
+    """What the cells of x measure, one word for all or one for each column."""
+    decoder = getattr(getattr(program, "source", program), "decoder", None)
+    family: Family | None = getattr(decoder, "family", None)
+    if family is None:
+        return "numeric"
+    return tuple(c.level for c in family.columns) or family.level
+
+
 def _piece(
     program: nn.Module,
     batch: Batch,
     found: Structure,
     num_samples: int,
     num_draws: int,
-    levels: str | tuple[str, ...],
+    levels: Level | tuple[Level, ...],
     tails: tuple[float, float],
 ) -> tuple[Tensor, ...]:
     """Point, ends, draws, hidden and log weights of some data."""

@@ -24,7 +24,8 @@ class Line(NamedTuple):
         site: The variable drawn.
         given: The variables it is drawn given.
         family: Its distribution, in words.
-        measure: "density" or "mass"; None where the distribution does not say its support.
+        measure: "density", "mass" or, of a table, "mixed"; None where the distribution does not
+            say its support.
     """
 
     role: str
@@ -38,7 +39,7 @@ def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Struct
     """Say what a program states, from its traces; a `VAE`'s parts speak for themselves."""
     found = structure(program, batch)
     model, guide = probe(program, batch)
-    words: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+    words: dict[tuple[str, str], tuple[str, tuple[str, ...], str | None]] = {}
     if isinstance(program, VAE):
         words = {
             ("prior", "z"): _part(program.prior, ()),
@@ -48,8 +49,8 @@ def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Struct
     lines = []
 
     def add(role: str, name: str, given: tuple[str, ...], fn: TorchDistribution) -> None:
-        family, given = words.get((role, name), (_family(fn), given))
-        lines.append(Line(role, name, given, family, _measure(fn)))
+        family, given, measure = words.get((role, name), (_family(fn), given, None))
+        lines.append(Line(role, name, given, family, measure or _measure(fn)))
 
     # Given what was drawn before: a factorisation that always holds.
     for k, name in enumerate(found.latents):
@@ -62,12 +63,13 @@ def describe(program: nn.Module, batch: Batch) -> tuple[tuple[Line, ...], Struct
     return tuple(lines), found
 
 
-def _part(part: nn.Module, usual: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """What a part is, and what it is given; a mask is part of what is seen of x."""
+def _part(part: nn.Module, usual: tuple[str, ...]) -> tuple[str, tuple[str, ...], str | None]:
+    """What a part is, what it is given, its measure; a mask is part of what is seen of x."""
     given = (*(n for n in inputs_of(part, usual) if n != "mask"), *needs_of(part))
     if isinstance(part, Conditional):
-        return repr(part.family), given
-    return (type(part).__name__ if usual else repr(part).split("\n")[0]), given
+        measure = part.family.measure
+        return repr(part.family), given, None if measure == "point" else measure
+    return (type(part).__name__ if usual else repr(part).split("\n")[0]), given, None
 
 
 def _measure(fn: TorchDistribution) -> str | None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ppl_vae.data.batches import Batch, as_batch, columns_of, refuse_other_columns
 from ppl_vae.programs.modes import device_of, dtype_of
+from ppl_vae.programs.parts import needs_of
 from ppl_vae.programs.vae import VAE
 from ppl_vae.programs.values import seen_values
 
@@ -85,6 +86,13 @@ def _for_vae(program: VAE, batch: Batch, columns: dict[str, tuple[str, ...]], na
             raise ValueError(
                 f"Got NaN or infinity in the covariate {key!r}; expected finite numbers: only "
                 "cells of x may be missing. Try imputing it, or modelling it as part of x."
+            )
+    for key, support in {**needs_of(program.decoder), **needs_of(program.encoder)}.items():
+        inside = support.check(values[key])
+        if not inside.all():
+            raise ValueError(
+                f"Got {values[key][~inside][0].item():g} in the covariate {key!r}; expected "
+                f"{support}. Try leaving out rows without any."
             )
     return Batch((x,), values if seen is None else {"mask": seen, **values})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Size, Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
@@ -31,9 +33,9 @@ def inputs_of(part: nn.Module, usual: tuple[str, ...]) -> tuple[str, ...]:
     return usual if named is None else tuple(named)
 
 
-def needs_of(part: nn.Module) -> tuple[str, ...]:
-    """Name what a part takes past its network."""
-    return getattr(getattr(part, "family", None), "needs", ())
+def needs_of(part: nn.Module) -> Mapping[str, constraints.Constraint]:
+    """Name what a part takes past its network, and say where that may lie."""
+    return getattr(getattr(part, "family", None), "needs", {})
 
 
 def call(part: nn.Module, usual: tuple[str, ...], values: dict[str, Tensor]) -> TorchDistribution:

@@ -120,10 +120,16 @@ class VAE(nn.Module):
 
     def notes(self) -> list[str]:
         """Say what is assumed beside the equations: floors of learned scales."""
-        return [
-            f"the scale of the {role} ({part.family}) has the floor {part.family.min_scale:g}"
+        families = [
+            (role, family)
             for role, part in (("decoder", self.decoder), ("encoder", self.encoder))
-            if isinstance(part, Conditional) and part.family.min_scale is not None
+            if isinstance(part, Conditional)
+            for family in part.family.columns or (part.family,)
+        ]
+        return [
+            f"the scale of the {role} ({family}) has the floor {family.min_scale:g}"
+            for role, family in families
+            if family.min_scale is not None
         ]
 
     def _filler(self, x: Tensor) -> Tensor:

@@ -29,13 +29,12 @@ def warn_of_data(program: nn.Module, batch: Batch) -> None:
     if (family := _family(program)) is None:
         return
     x = _without_gaps(batch)
-    parts = [part.square().sum(0) for part in x.split(ROWS)]
-    size = (torch.stack(parts).sum(0) / len(x)).sqrt()
-    if _on_reals(family) and (far := size > FAR).any():
+    far, size = _far(family, x)
+    if far.any():
         warnings.warn(
-            f"{_cells(far)} of the data have a root mean square up to {size.max():.3g}; expected "
-            "about 1: a network starts near 0, and training may end long before it gets there. "
-            "Try standardising, (x - x.mean(0)) / x.std(0).",
+            f"{_cells(far)} of the data have a root mean square up to {size[far].max():.3g}; "
+            "expected about 1: a network starts near 0, and training may end long before it gets "
+            "there. Try standardising, (x - x.mean(0)) / x.std(0), or Standardised(family, ...).",
             stacklevel=3,
         )
     if family.min_scale is None:
@@ -102,6 +101,18 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
 def tensors_of(distribution: Any) -> list[Tensor]:  # noqa: ANN401
     """What a distribution was built from, its parameters."""
     return [v for v in vars(_base(distribution)).values() if isinstance(v, Tensor)]
+
+
+def _far(family: Family, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Which cells lie far from where a network starts, and their root mean squares, ``(*E,)``."""
+    if family.columns:
+        found = [_far(f, x[:, d]) for d, f in enumerate(family.columns)]
+        return torch.stack([far for far, _ in found]), torch.stack([size for _, size in found])
+    if not _on_reals(family):
+        return x.new_zeros(x.shape[1:], dtype=torch.bool), x.new_zeros(x.shape[1:])
+    parts = [family.as_features(part).reshape(part.shape).square().sum(0) for part in x.split(ROWS)]
+    size = (torch.stack(parts).sum(0) / len(x)).sqrt()
+    return size > FAR, size
 
 
 def _without_gaps(batch: Batch) -> Tensor:
