@@ -17,6 +17,7 @@ from ppl_vae.diagnostics import (
     classifier_two_sample,
     evidence,
     good_khat,
+    imputation_error,
     khat,
     log_mean_interval,
     mean_evidence,
@@ -563,3 +564,21 @@ def test_bad_input_is_refused(call: Callable, says: str) -> None:
         call()
     assert "expected" in str(error.value)
     assert "Try" in str(error.value)
+
+
+# ---------------------------------------------------------------------------------- imputation
+
+
+def test_errors_of_imputation_are_what_the_paper_defines():
+    truth = np.array([[0.0, 0, 0], [4.0, 1, 3], [10.0, 2, 1], [5.0, 2, np.nan]])
+    point = np.array([[3.0, 0, 2], [0.0, 2, 3], [10.0, 0, 1], [5.0, 2, 0]])
+    hidden = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1], [0, 0, 1]], dtype=bool)
+    found = imputation_error(truth, point, hidden, ["numeric", "nominal", "ordinal"])
+    # √((9 + 16)/2) / 10; 2 of 2 wrong; (2 + 0) / 2 classes over 3 − 0, the unknown passed over.
+    assert found == pytest.approx([12.5**0.5 / 10, 1.0, 1 / 3])
+    none = np.zeros_like(hidden)
+    assert np.isnan(imputation_error(truth, point, none, "numeric")).all()
+    with pytest.raises(ValueError, match=r"expected one shape \(N, D\)"):
+        imputation_error(truth, point[:2], hidden, "numeric")
+    with pytest.raises(ValueError, match="levels"):
+        imputation_error(truth, point, hidden, ["numeric"] * 2)
