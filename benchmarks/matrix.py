@@ -140,15 +140,14 @@ def _places() -> list[tuple[int, int]]:
 
 def refusal(row: Row) -> str | None:
     """What a combination must be refused with, or None; from what the pieces are."""
-    vamp, sampled = row.prior == "VampPrior", row.prior == "SampledPrior"
-    if vamp and row.guide in ("Delta", "implicit"):
-        return "VampPrior"  # a mixture of points, or of what has no density
+    if row.prior == "VampPrior" and row.guide == "Delta":
+        return "VampPrior"  # a mixture of points
     if row.objective == "Adversarial":
         return None
-    if sampled or row.guide == "implicit":
-        return "without an ELBO|no density|can only be sampled"
     if row.guide == "Delta" and row.objective == "ImportanceWeighted":
-        return "point"
+        return "is a point (Delta)"
+    if row.prior == "SampledPrior" or row.guide == "implicit":
+        return "can only be sampled, not scored"
     return None
 
 
@@ -194,7 +193,7 @@ def check(row: Row) -> str:
                 seed=SEED, progress=False, compile=False,
             )  # fmt: skip
         except ValueError as error:
-            if expected is None or not _said(expected, str(error)):
+            if expected is None or expected not in str(error):
                 raise AssertionError(f"{row} was refused: {error}") from error
             return "refused"
         if expected is not None:
@@ -214,10 +213,6 @@ def check(row: Row) -> str:
         _assert(not weightless(row), row, "log weights were given")
         _assert(weights.isfinite().all(), row, "log weights are not finite")
     return "runs"
-
-
-def _said(expected: str, message: str) -> bool:
-    return any(part in message for part in expected.split("|"))
 
 
 def _assert(holds: Any, row: Row, what: str) -> None:  # noqa: ANN401
@@ -256,7 +251,7 @@ def errors_of_evidence(prior: str, family: str) -> np.ndarray:
         vae = pv.VAE(
             ONE_DIMENSION[prior](),
             pv.Conditional(pv.MLP(8, activation=nn.Tanh), built, given=1),
-            pv.Conditional(pv.MLP(8), pv.StudentT(1, df=2.0), given=CELLS),
+            pv.Conditional(pv.MLP(8), pv.StudentT(1, df=5.0), given=CELLS),
         ).double()
         c = torch.full((1, 1), 0.4)  # the same for all data
         covariates = {"c": c} if prior == "Conditional" else {}
@@ -264,7 +259,7 @@ def errors_of_evidence(prior: str, family: str) -> np.ndarray:
         p = vae.prior(*(c[0] for c in covariates.values()))
         with torch.no_grad():
             z = p.sample(torch.Size([DATA])).clamp(-2, 2)
-            x = vae.decoder(z, **{n: v.expand(DATA, 1) for n, v in needs.items()}).sample()
+            x = vae.decoder(z, **{n: v.expand(DATA, 1) for n, v in needs.items()}).sample().double()
         seen = torch.tensor([[True, False, True, True]]) if family.endswith("gaps") else None
 
         def decoder(z: Tensor) -> Any:  # noqa: ANN401

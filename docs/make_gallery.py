@@ -47,7 +47,7 @@ def priors() -> None:
     ring = 2.5 * torch.stack([angle.cos(), angle.sin()], -1)
     encoder = pv.Conditional(pv.MLP(16), pv.Normal(2), given=6)
     with torch.no_grad():
-        encoder.net[2].weight[:2] *= 9
+        encoder.net[2].weight[:2] *= 5
         encoder.net[2].weight[2:] *= 2
         encoder.net[2].bias[2:] -= 1.5
     flow = pv.FlowPrior(2)
@@ -55,8 +55,8 @@ def priors() -> None:
     given_c = _Line()
     shown: list[tuple[str, nn.Module, tuple[Tensor, ...]]] = [
         ("StandardNormal(2)", pv.StandardNormal(2), ()),
-        ("GaussianMixture, a ring", pv.GaussianMixture(ring, scale=0.25), ()),
-        ("GaussianMixture, learned", pv.GaussianMixture(
+        ("mixture, a ring", pv.GaussianMixture(ring, scale=0.25), ()),
+        ("mixture, learned", pv.GaussianMixture(
             1.5 * torch.randn(5, 2), scale=0.2 + 0.6 * torch.rand(5, 2), learned=True), ()),
         ("VampPrior", pv.VampPrior(torch.randn(12, 6), encoder), ()),
         ("FlowPrior, learned", flow, ()),
@@ -144,6 +144,8 @@ def likelihoods() -> None:
                 ax.plot(x, p, color=colour)
         ax.set_title(title)
         ax.set_ylim(bottom=0)
+        if title == "Bernoulli":
+            ax.set_xticks([0, 1])
         ax.set_yticks([])
     save(figure, "likelihoods")
 
@@ -167,7 +169,7 @@ def guides() -> None:
         "MultivariateNormal": lambda: pv.Conditional(pv.MLP(8), pv.MultivariateNormal(2), given=1),
         "ConditionalFlow": lambda: pv.ConditionalFlow(pv.MLP(8), 2, given=1),
     }
-    side = torch.linspace(-3, 3, 200)
+    side = torch.linspace(-3, 3, 120)
     grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).reshape(-1, 2)
     prior, decoder = pv.StandardNormal(2), Bent()
     log_p = prior().log_prob(grid) + decoder(grid).log_prob(datum.expand(len(grid), 1))
@@ -186,8 +188,8 @@ def guides() -> None:
         gap = float((log_q.exp() * (log_q - log_p)).nansum()) * cell
         surfaces.append((title, log_q, gap))
     for ax, (title, log_density, gap) in zip(axes, surfaces, strict=True):
-        density = log_density.exp().reshape(200, 200).numpy()
-        truth = log_p.exp().reshape(200, 200).numpy()
+        density = log_density.exp().reshape(120, 120).numpy()
+        truth = log_p.exp().reshape(120, 120).numpy()
         levels = truth.max() * np.array([0.05, 0.25, 0.5, 0.75])
         ax.contour(side, side, truth, levels, colors=DATA, linewidths=0.8)
         if gap is not None:

@@ -57,7 +57,8 @@ class ImportanceWeighted:
             )
             raise ValueError(
                 f"Got a program without log weights to train on: {reason}. Expected densities of "
-                "every latent, inside a data plate of the batch's size. Try objective=ELBO()."
+                "every latent, inside a data plate of the batch's size. Try objective="
+                f"{'Adversarial' if found.sampled_only else 'ELBO'}()."
             )
         _, guide = probe(program, batch)
         if fixed := [n for n in found.latents if not guide.nodes[n]["fn"].has_rsample]:

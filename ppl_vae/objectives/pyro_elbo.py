@@ -10,6 +10,7 @@ import torch
 from pyro.infer import (
     ReweightedWakeSleep,
     Trace_ELBO,
+    Trace_MMD,
     TraceEnum_ELBO,
     TraceMeanField_ELBO,
     TraceTMC_ELBO,
@@ -55,6 +56,12 @@ class PyroELBO:
                 "does. Try pyro.infer.SVI with it, or objective=ELBO()."
             )
         found = structure(program, batch)
+        if found.sampled_only and not isinstance(self.estimator, Trace_MMD):
+            raise ValueError(
+                f"Got a program without an ELBO under {kind}: the prior or guide at "
+                f"{found.sampled_only[0]!r} can only be sampled, not scored; expected a prior and "
+                "a guide with log_prob. Try objective=Adversarial(), which only draws from them."
+            )
         if found.enumerated and not isinstance(self.estimator, TraceEnum_ELBO | TraceTMC_ELBO):
             raise ValueError(
                 f"Got sites {list(found.enumerated)} marked for enumeration under {kind}, which "

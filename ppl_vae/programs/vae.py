@@ -103,7 +103,11 @@ class VAE(nn.Module):
             x = torch.where(mask, x, 0.0)
         q = call(self.encoder, ("x",), {"x": x, "mask": seen, **covariates})
         push = push_onto(self.prior, self.encoder)
-        return q if push is None else dist.TransformedDistribution(q, [push])
+        if push is None:
+            return q
+        if isinstance(q, dist.Delta):  # found again by its inverse, a point is off by rounding
+            return dist.Delta(push(q.v), event_dim=q.event_dim)
+        return dist.TransformedDistribution(q, [push])
 
     def likelihood(self, z: Tensor, **covariates: Tensor) -> TorchDistribution:
         """Return p(x|z), ``batch_shape`` that of z."""
