@@ -251,7 +251,7 @@ def errors_of_evidence(prior: str, family: str) -> np.ndarray:
         vae = pv.VAE(
             ONE_DIMENSION[prior](),
             pv.Conditional(pv.MLP(8, activation=nn.Tanh), built, given=1),
-            pv.Conditional(pv.MLP(8), pv.StudentT(1, df=5.0), given=CELLS),
+            pv.Conditional(pv.Features(pv.MLP(8), built), pv.StudentT(1, df=5.0), given=CELLS),
         ).double()
         c = torch.full((1, 1), 0.4)  # the same for all data
         covariates = {"c": c} if prior == "Conditional" else {}
