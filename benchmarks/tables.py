@@ -184,8 +184,8 @@ def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
             for method in METHODS:
                 values = [r[kind] for r in mine if r["method"] == method]
                 means[method] = float(np.mean(values))
-                spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-                figures[f"{data}_{kind}_{method}"] = f"{means[method]:.4f} ± {spread:.4f}"
+                spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+                figures[f"{data}_{kind}_{method}"] = f"{means[method]:.4f}{spread}"
             best += min(means, key=lambda m: means[m]) == "ppl_vae"
             total += 1
     figures["types_on_which_ppl_vae_is_best"] = f"{best} of {total}"
