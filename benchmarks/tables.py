@@ -4,7 +4,8 @@ The masks are those of Nazábal et al. 2020 (arXiv:1807.03653); so are the error
 root mean square error over the range, of ordered classes |Δ|/(K − 1), of classes the share that is
 wrong, each averaged over the columns of a type. Compared are the mean or most frequent class of a
 column, scikit-learn's IterativeImputer on one-hot classes, and a VAE with `Columns`, trained on the
-cells that are left (what the masks hide is never seen) and imputed by `impute`.
+cells that are left (what the masks hide is never seen) and imputed by `impute`. Families of numbers
+are those of `propose_columns`, the others follow the published types.
 
 Data: uci_adult_wine.npz, keys {Adult,Wine}_x, _type, _nclass and _missing20_k (packed, 1 = hidden),
 in --data-dir or $PPL_VAE_DATA.
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from record import record
@@ -40,14 +42,12 @@ from ppl_vae import (
     Family,
     Features,
     ImportanceWeighted,
-    LogNormal,
-    NegativeBinomial,
     Normal,
     Ordinal,
-    Standardised,
     StandardNormal,
     fit,
     impute,
+    propose_columns,
 )
 from ppl_vae.diagnostics import imputation_error
 
@@ -64,17 +64,11 @@ def families(x: Floats, types: list[str], classes: list[int]) -> dict[str, Famil
 
 
 def _family(column: Floats, kind: str, classes: int) -> Family:
-    seen = column[~np.isnan(column)]
     if kind == "cat":
         return Bernoulli(()) if classes == 2 else Categorical((), classes=classes)
     if kind == "ordinal":
         return Ordinal((), classes=classes)
-    if kind == "count":
-        return NegativeBinomial(())
-    if kind == "pos" and seen.min() > 0:
-        return Standardised(LogNormal((), min_scale=0.01), scale=float(np.median(seen)))
-    # A gain that is 0 for most is no log-normal.
-    return Standardised(Normal((), min_scale=0.01), loc=float(seen.mean()), scale=float(seen.std()))
+    return propose_columns(pd.DataFrame({"x": column})).families["x"]
 
 
 def by_vae(x: Floats, types: list[str], classes: list[int], epochs: int) -> Floats:
@@ -203,10 +197,11 @@ def published(folder: Path, count: int) -> list[Set]:
     found: list[Set] = []
     with np.load(folder / "uci_adult_wine.npz", allow_pickle=False) as file:
         for name in ("Adult", "Wine"):
-            x = file[f"{name}_x"]
+            x, types = file[f"{name}_x"].copy(), file[f"{name}_type"].tolist()
+            x[:, [t in ("cat", "ordinal") for t in types]] -= 1  # codes start at 0
             packed = [file[f"{name}_missing20_{k + 1}"] for k in range(count)]
             masks = [np.unpackbits(p, axis=1)[:, : x.shape[1]].astype(bool) for p in packed]
-            types, classes = file[f"{name}_type"].tolist(), file[f"{name}_nclass"].tolist()
+            classes = file[f"{name}_nclass"].tolist()
             found.append((name, x, types, classes, masks))
     return found
 

@@ -135,3 +135,13 @@ def test_an_exposure_must_be_positive(exposure):
     data = {"x": COUNTS, "exposure": np.array([[1.0], [exposure]])}
     with pytest.raises(ValueError, match=rf"Got {exposure:g} in the covariate 'exposure'"):
         fit(program(NegativeBinomial(2, exposure=True)), data, epochs=1)
+
+
+def test_the_proposal_is_for_the_column_of_a_table():
+    table = Columns({"visits": Poisson(()), "kind": Categorical((), classes=3)})
+    x = np.array([[20.0, 3.0], [1.0, 0.0]])
+    with pytest.raises(
+        ValueError,
+        match=r"Got 3 at row 0, column 1 .*for that column Categorical\(..., classes=4\)",
+    ):
+        fit(program(table), x, epochs=1)

@@ -100,7 +100,11 @@ def _first(bad: Tensor, x: Tensor, columns: Sequence[str]) -> str:
 
 
 def _proposal(x: Tensor, seen: Tensor | None, bad: Tensor, family: Family) -> str:
-    """Name a family whose support holds the data."""
+    """Name a family whose support holds the data; of a table, those of the column at fault."""
+    if family.columns:
+        d = int(bad.nonzero()[0, 1])
+        own = None if seen is None else seen[:, d]
+        return f"for that column {_proposal(x[:, d], own, bad[:, d], family.columns[d])}"
     values = x if seen is None else x[seen]
     low, high = float(values.min()), float(values.max())
     whole = bool((values == values.round()).all())
