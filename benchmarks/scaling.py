@@ -1,9 +1,9 @@
 """Time and peak memory of compiled training against rows, batch, latent size and particles.
 
 One measure at a time varies, the others stay at 20,000 rows of 64 cells, batches of 128, a latent
-of 8, one particle and hidden layers of 64. Every cell is a `fit` of its own process, whose peak
-resident memory is read at the end; the time is the median over its epochs, without the first two,
-in which the step is compiled. Beside each table stands the log-log slope of its last two cells: 1
+of 8, one particle (of `ImportanceWeighted`) and hidden layers of 64. Every cell is a `fit` of its
+own process, whose peak resident memory is read at the end; the time is the median over its epochs,
+without the first two, in which the step is compiled. Beside each table stands the log-log slope of its last two cells: 1
 is linear, less is a fixed cost that is not used up yet. Memory is given without the data.
 
 Usage: python benchmarks/scaling.py [--quick] [--threads N]
@@ -24,7 +24,16 @@ from typing import Any
 import torch
 from record import record
 
-from ppl_vae import ELBO, MLP, VAE, Bernoulli, Conditional, Normal, StandardNormal, fit
+from ppl_vae import (
+    MLP,
+    VAE,
+    Bernoulli,
+    Conditional,
+    ImportanceWeighted,
+    Normal,
+    StandardNormal,
+    fit,
+)
 
 SEED = 0
 CELLS, HIDDEN = 64, 64
@@ -90,7 +99,7 @@ def cell(rows: int, batch: int, latent: int, particles: int) -> dict[str, float]
     history, _ = fit(
         program,
         x,
-        objective=ELBO(num_particles=particles),
+        objective=ImportanceWeighted(particles),
         epochs=EPOCHS,
         batch_size=batch,
         seed=SEED,

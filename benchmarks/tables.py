@@ -3,7 +3,7 @@
 The masks are those of Nazábal et al. 2020 (arXiv:1807.03653); so are the errors: of numbers the
 root mean square error over the range, of ordered classes |Δ|/(K − 1), of classes the share that is
 wrong, each averaged over the columns of a type. Compared are the mean or most frequent class of a
-column, scikit-learn's IterativeImputer on one-hot classes, and a VAE with `Columns`, trained on the
+column, scikit-learn's IterativeImputer (with logistic regressions for classes), and a VAE with `Columns`, trained on the
 cells that are left (what the masks hide is never seen) and imputed by `impute`. Families of numbers
 are those of `propose_columns`, the others follow the published types.
 
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from record import record
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
+from sklearn.linear_model import LogisticRegression
 
 from ppl_vae import (
     MLP,
@@ -108,7 +109,11 @@ def by_column(x: Floats, types: list[str], classes: list[int], epochs: int) -> F
 
 
 def by_chained_equations(x: Floats, types: list[str], classes: list[int], epochs: int) -> Floats:
-    """scikit-learn's IterativeImputer, Bayesian ridge regressions, classes one-hot."""
+    """scikit-learn's IterativeImputer, Bayesian ridge regressions; classes by logistic ones.
+
+    The columns of a class that is one-hot add up to 1: regressed on each other they stay where they
+    start. Classes are predicted from all other columns, as imputed, instead.
+    """
     blocks, places = [], []
     for d, (kind, k) in enumerate(zip(types, classes, strict=True)):
         column, start = x[:, d], sum(b.shape[1] for b in blocks)
@@ -125,7 +130,10 @@ def by_chained_equations(x: Floats, types: list[str], classes: list[int], epochs
     for d, (kind, k) in enumerate(zip(types, classes, strict=True)):
         values, gap = filled[:, places[d]], np.isnan(x[:, d])
         if kind == "cat":
-            point = values.argmax(1).astype(float)
+            others = np.delete(filled, np.r_[places[d]], axis=1)
+            regression = LogisticRegression(max_iter=300).fit(others[~gap], x[~gap, d])
+            point = np.zeros(len(x))
+            point[gap] = regression.predict(others[gap])
         else:
             point = values[:, 0] * np.nanstd(x[:, d]) + np.nanmean(x[:, d])
         if kind == "ordinal":

@@ -1053,3 +1053,17 @@ except ValueError as error:
     ).stdout
     assert "1 Training goes on without the compiler: there is no C++ compiler" in found
     assert "Got compile=True, but the step cannot be compiled: there is no C++ compiler" in found
+
+
+def test_a_step_too_large_for_a_compiler_is_refused(monkeypatch):
+    from ppl_vae.training import compiled
+
+    monkeypatch.setattr(compiled, "OPERATIONS", 300)
+    vae = VAE(
+        StandardNormal(2),
+        Conditional(MLP(4), Bernoulli(6), given=2),
+        Conditional(MLP(4), Normal(2), given=6),
+    )
+    settings = {"epochs": 3, "batch_size": 8, "seed": 0, "progress": False, "compile": True}
+    with pytest.raises(ValueError, match=r"it has \d+ operations.*ImportanceWeighted takes them"):
+        fit(vae, torch.zeros(16, 6), objective=ELBO(num_particles=4), **settings)

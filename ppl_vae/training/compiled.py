@@ -27,6 +27,8 @@ CHECKS = {1, 10, 100}  # steps at which eager and compiled are compared,
 OFTEN = 1000  # and every so many
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}  # clean programs: 2e-7 and 4e-16
 
+OPERATIONS = 6000  # a spline flow as guide has 3300, and takes two minutes
+
 
 class CannotCompile(ValueError):
     """A program whose compiled step would not be the program."""
@@ -80,8 +82,13 @@ class CompiledLoss:
         """Run by inductor from now on.
 
         Raises:
-            CannotCompile: If tracing again gives another graph.
+            CannotCompile: If it is too large, or tracing again gives another graph.
         """
+        if (size := len(self.graph.module.graph.nodes)) > OPERATIONS:
+            raise CannotCompile(
+                f"it has {size} operations, over which a compiler sits for many minutes (particles "
+                "of an ELBO are run one by one; ImportanceWeighted takes them side by side)"
+            )
         # On other rows: so do a clock and what Python reads off the data show.
         if not self.graph.same_as(self.trace(_resampled(self.example.tensors))):
             raise CannotCompile(
