@@ -3,8 +3,9 @@
 One measure at a time varies, the others stay at 20,000 rows of 64 cells, batches of 128, a latent
 of 8, one particle (of `ImportanceWeighted`) and hidden layers of 64. Every cell is a `fit` of its
 own process, whose peak resident memory is read at the end; the time is the median over its epochs,
-without the first two, in which the step is compiled. Beside each table stands the log-log slope of its last two cells: 1
-is linear, less is a fixed cost that is not used up yet. Memory is given without the data.
+without the first two, in which the step is compiled. Beside each table stands the log-log slope of
+its last two cells: 1 is linear, less is a fixed cost that is not used up yet. Memory is given
+without the data.
 
 Usage: python benchmarks/scaling.py [--quick] [--threads N]
 """

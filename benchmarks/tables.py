@@ -3,9 +3,9 @@
 The masks are those of Nazábal et al. 2020 (arXiv:1807.03653); so are the errors: of numbers the
 root mean square error over the range, of ordered classes |Δ|/(K − 1), of classes the share that is
 wrong, each averaged over the columns of a type. Compared are the mean or most frequent class of a
-column, scikit-learn's IterativeImputer (with logistic regressions for classes), and a VAE with `Columns`, trained on the
-cells that are left (what the masks hide is never seen) and imputed by `impute`. Families of numbers
-are those of `propose_columns`, the others follow the published types.
+column, scikit-learn's IterativeImputer (with logistic regressions for classes), and a VAE with
+`Columns`, trained on the cells that are left (what the masks hide is never seen) and imputed by
+`impute`. Families of numbers are those of `propose_columns`, the others follow the published types.
 
 Data: uci_adult_wine.npz, keys {Adult,Wine}_x, _type, _nclass and _missing20_k (packed, 1 = hidden),
 in --data-dir or $PPL_VAE_DATA.
