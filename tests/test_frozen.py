@@ -5,13 +5,18 @@ under "auto" training goes on eagerly in one warning, with the numbers that the 
 gives.
 """
 
+import array
 import collections
+import contextvars
 import itertools
 import logging
 import os
 import random
+import sys
 import time
 import types
+import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +32,7 @@ from ppl_vae import (
     VAE,
     Adversarial,
     Bernoulli,
+    CompiledSVI,
     Conditional,
     NonFiniteError,
     Normal,
@@ -455,6 +461,30 @@ MODULE.below.beta = 0.1
 QUEUE = collections.deque([0.1])
 USER = collections.UserDict(beta=0.1)
 SCALE = poutine.scale(scale=0.1)
+CONTEXT = contextvars.ContextVar("beta", default=0.1)
+WEAK = weakref.ref(Options)
+NUMBERS = array.array("d", [0.1])
+sys.modules["settings_of_a_script"] = MODULE
+
+
+def imported_inside():
+    from settings_of_a_script import beta
+
+    return beta
+
+
+class Registry(type):
+    """A class of classes."""
+
+    beta = 0.1
+
+
+class Registered(metaclass=Registry):
+    """One of its classes."""
+
+
+def defaulted(beta=0.1):
+    return beta
 
 
 def into(owner, name="beta"):
@@ -474,6 +504,13 @@ SEVERAL = [
     ("a deque", lambda: QUEUE[0], lambda v: QUEUE.__setitem__(0, v)),
     ("a mapping", lambda: USER["beta"], lambda v: USER.update(beta=v)),
     ("a handler", lambda: SCALE.scale, into(SCALE, "scale")),
+    ("a method of a dict", lambda get=STATE.get: get("beta"), lambda v: STATE.update(beta=v)),
+    ("a variable of the context", lambda: CONTEXT.get(), lambda v: CONTEXT.set(v)),
+    ("a weak reference", lambda: WEAK().beta, into(Below)),
+    ("an array of Python's", lambda: NUMBERS[0], lambda v: NUMBERS.__setitem__(0, v)),
+    ("a module imported inside", imported_inside, lambda v: setattr(MODULE, "beta", v)),
+    ("a metaclass", lambda: Registered.beta, into(Registry)),
+    ("a default", defaulted, lambda v: setattr(defaulted, "__defaults__", (v,))),
     ("a variable", lambda: float(os.environ["BETA"]), lambda v: os.environ.update(BETA=str(v))),
 ]
 
@@ -550,3 +587,35 @@ def test_a_program_of_too_many_values_is_not_compiled(no_compiler, monkeypatch) 
     table = {k: [k] for k in range(30)}
     with pytest.warns(UserWarning, match="more Python values than can be watched"):
         trained(shifting(lambda: 0.1 * table[3][0]), compile="auto")
+
+
+def test_a_watch_sees_a_view_of_a_dict_and_autocast() -> None:
+    settings = {"beta": 0.1}
+    view = types.MappingProxyType(settings)
+    net = nn.Module()
+    net.read = lambda: view["beta"]
+    watch = Watch(net)
+    settings["beta"] = 0.2
+    assert watch.changes()
+    settings["beta"] = 0.1
+    assert watch.changes() == []
+    with torch.autocast("cpu", torch.bfloat16):
+        assert watch.changes() == ["torch's autocast: changed"]
+
+
+def test_what_a_look_at_the_program_moves_is_put_back() -> None:
+    """Counters, Python's and NumPy's random numbers: as many calls as Pyro's own SVI makes."""
+    for build in (closure_counter, list_counter, numpy_generator, lambda: random.random):
+
+        def losses(kind, build=build):
+            pyro.clear_param_store()
+            torch.manual_seed(0)
+            random.seed(0)
+            svi = kind(
+                model, shifting(build()), pyro.optim.SGD({"lr": 0.0}), pyro.infer.Trace_ELBO()
+            )
+            return [svi.step(X) for _ in range(4)]
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it goes on without the compiler
+            assert losses(CompiledSVI) == losses(pyro.infer.SVI)

@@ -81,7 +81,10 @@ class Engine:
             if self.compiled.taken >= AGAIN and self.times < TIMES:
                 self.compiled, self.anew = None, True
                 return
-            self._give_up(f"Python state has changed ({'; '.join(changed[:3])})")
+            self._give_up(
+                f"Python state has changed ({'; '.join(changed[:3])}), which the graph has as it "
+                "was; a tensor (a buffer, an argument of the step) is data"
+            )
 
     def _give_up(self, reason: str, error: Exception | None = None) -> None:
         self.wanted, self.compiled = False, None

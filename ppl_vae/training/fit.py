@@ -17,9 +17,11 @@ from ppl_vae.objectives.adversarial import Adversarial
 from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.memory import remember, trained_anew
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng
+from ppl_vae.programs.registration import name_apart
 from ppl_vae.training.checkpoint import Checkpoint, saved_order_seed
 from ppl_vae.training.engine import Compile, Engine
 from ppl_vae.training.floors import warn_of_data, warn_of_floor
+from ppl_vae.training.frozen import put_back
 from ppl_vae.training.guards import (
     refuse_bad_arguments,
     refuse_unfit_program,
@@ -140,8 +142,10 @@ def fit(
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         head = train.take(torch.arange(min(train.rows, max(2, batch_size))))
         stack.enter_context(trained_anew(program))
-        objective_state = objective.init(program, head)
-        refuse_unfit_program(program, objective_state, head, train.rows, batch_size)
+        name_apart(program)  # which is to stay
+        with put_back(program, objective):  # a look at it is no step
+            objective_state = objective.init(program, head)
+            refuse_unfit_program(program, objective_state, head, train.rows, batch_size)
         if isinstance(objective, ELBO):
             warn_of_columns(objective_state.found)
         warn_of_data(program, train)

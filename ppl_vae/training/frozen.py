@@ -7,8 +7,13 @@ import io
 import random
 import sys
 import types
+import weakref
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import copy
 from enum import Enum
 from operator import call, eq, is_
 from pathlib import Path
@@ -69,7 +74,7 @@ class Watch:
         self._sized: list[Any] = []
         self._length: list[int] = []
         self._copies: list[tuple[Any, Any]] = []  # containers, and what was in them
-        self._contents: list[_Content] = []
+        self._contents = [_Content("torch's autocast", _autocast, _nothing)]
         self._generators = [
             _Content("Python's random numbers", random.getstate, random.setstate),
             _Content("NumPy's random numbers", _numpy_state, np.random.set_state),
@@ -116,7 +121,10 @@ class Watch:
             elif len(owner) != length:
                 found.append(f"a list of {length} has {len(owner)} now")
         watched = self._contents + (self._generators if generators else [])
-        return found + [f"{_name(c.path)}: drawn from or set" for c in watched if c.changed()]
+        said = {id(c): "drawn from or set" for c in self._generators}
+        return found + [
+            f"{_name(c.path)}: {said.get(id(c), 'changed')}" for c in watched if c.changed()
+        ]
 
     def begin(self) -> None:
         """Take generators of random numbers as they are now."""
@@ -125,12 +133,12 @@ class Watch:
 
     def rewind(self) -> None:
         """Put everything back to what it was."""
-        for owner, copy in self._copies:
+        for owner, kept in self._copies:
             if isinstance(owner, list):
-                owner[:] = copy
-            elif len(owner) != len(copy) or not all(map(is_, owner.values(), copy.values())):
+                owner[:] = kept
+            elif len(owner) != len(kept) or not all(map(is_, owner.values(), kept.values())):
                 owner.clear()
-                owner.update(copy)
+                owner.update(kept)
         for k, old in enumerate(self._value):
             if _read(self._get[k], self._key[k]) is not old:
                 self._set[k](self._key[k], old)
@@ -156,6 +164,10 @@ class Watch:
                 write = functools.partial(np.copyto, value)
                 self._contents.append(_Content(path, value.copy, write, _same_array))
             return True
+        if isinstance(value, array):
+            write = functools.partial(value.__setitem__, slice(None))
+            self._contents.append(_Content(path, functools.partial(copy, value), write))
+            return True
         if isinstance(value, set | deque):
             write = functools.partial(_refill, value)
             self._contents.append(_Content(path, value.copy, write, _same))
@@ -174,6 +186,17 @@ class Watch:
             return [(path, value.__self__), (path, value.__func__)]
         if isinstance(value, types.FunctionType):
             return self._into_function(path, value)
+        if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
+            return [] if isinstance(value.__self__, types.ModuleType) else [(path, value.__self__)]
+        if isinstance(value, weakref.ref):
+            return [(path, value())]
+        if isinstance(value, ContextVar):
+            read = functools.partial(value.get, None)
+            self._contents.append(_Content(path, read, value.set, _same))
+            return [(path, read())]
+        if isinstance(value, types.MappingProxyType):  # it can be read, and not put back
+            self._contents.append(_Content(path, functools.partial(dict, value), _nothing, _same))
+            return [(f"{path}.{k!r}", v) for k, v in value.items()]
         if isinstance(value, functools.partial):
             return [(path, value.func), (path, value.args), (path, value.keywords)]
         if isinstance(value, dict):
@@ -191,7 +214,7 @@ class Watch:
             found = self._watch_dict(path, vars(value), str, shown)
             return found + self._into_class(path, type(value))
         if isinstance(value, type):
-            return self._into_class(path, value)
+            return self._into_class(path, value) + self._into_class(path, type(value))
         if isinstance(value, Messenger):
             plain = {k for k, v in vars(value).items() if _is_value(v)}
             return self._watch_dict(path, vars(value), str, plain)
@@ -274,9 +297,16 @@ class Watch:
                 )
             except ValueError:  # bound later
                 continue
-        found += self._into_namespace(path, function.__globals__, _names(code))
+        names = _names(code)
+        found += self._into_namespace(path, function.__globals__, names)
+        # What it imports as it runs; by now it has run.
+        imported = {n: sys.modules[n] for n in names & sys.modules.keys()}
+        found += self._into_namespace(path, imported, names)
         if function.__dict__:
             found += self._watch_dict(path, function.__dict__, str)
+        write = functools.partial(setattr, function)
+        for name in ("__code__", "__defaults__", "__kwdefaults__"):
+            self._watch(path, function.__getattribute__, write, name)
         return found + [(path, function.__defaults__), (path, function.__kwdefaults__)]
 
     def _into_namespace(
@@ -297,6 +327,21 @@ class Watch:
                 found += self._into_namespace(where, vars(value), names)
                 self._entered.discard(id(value))
         return found
+
+
+@contextmanager
+def put_back(*roots: object) -> Iterator[None]:
+    """Undo what the code inside does to the Python state of a program, as far as it is watched."""
+    try:
+        watch = Watch(*roots)
+    except Exception:  # attributes of the user's own that cannot be read
+        watch = Watch()
+    watch.begin()
+    try:
+        yield
+    finally:
+        if watch.changes(generators=True):
+            watch.rewind()
 
 
 class _Content:
@@ -343,6 +388,15 @@ def _unwrapped(value: Any) -> Any:  # noqa: ANN401
         if isinstance(inner := getattr(value, name, None), types.FunctionType | functools.partial):
             return _unwrapped(inner)
     return value
+
+
+def _autocast() -> tuple[object, ...]:
+    kinds = [k for k in ("cpu", "cuda") if torch.amp.is_autocast_available(k)]
+    return tuple((torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in kinds)
+
+
+def _nothing(_: object) -> None:
+    """What cannot be put back is left."""
 
 
 def _numpy_state(of: Any = np.random) -> tuple[Any, ...]:  # noqa: ANN401

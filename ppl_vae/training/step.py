@@ -34,6 +34,8 @@ class StepInfo(NamedTuple):
 
 def counted(steps: int, compiled: int) -> str:
     """Say how many steps were taken, and how many of them compiled."""
+    if not steps:
+        return "0 steps"
     how = {0: "none", steps: "all"}.get(compiled, str(compiled))
     return f"{steps} steps, {how} compiled"
 

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import Objective
 from ppl_vae.programs.program import Program, reachable
+from ppl_vae.programs.registration import name_apart
 from ppl_vae.training.engine import Engine
 from ppl_vae.training.fit import as_objective
+from ppl_vae.training.frozen import put_back
 from ppl_vae.training.step import TrainState, counted
 from ppl_vae.training.updater import Updater
 from ppl_vae.training.warned import warn
@@ -33,8 +35,9 @@ class CompiledSVI:
     it, and otherwise goes on eagerly, in one warning that names the change. Schedulers of
     `pyro.optim` work as they do with SVI.
 
-    Not as in SVI: a guide that sets itself up on its first call (an autoguide) is called once
-    before the first step, which shifts its noise; a loss that is not finite raises; Pyro's checks
+    Not as in SVI: model and guide are called a few times before the first step, whose Python state
+    is put back where it can be watched (a guide that sets itself up, an autoguide, then shifts its
+    noise); a loss that is not finite raises; Pyro's checks
     of data and parameters run inside the graph, those of shapes in the first steps alone.
 
     Args:
@@ -92,6 +95,8 @@ class CompiledSVI:
         found |= {id(m): m for m in modules}
         self.modules = list(found.values())
         self.runs: dict[object, _Run] = {}
+        self.plain: pyro.infer.SVI | None = None
+        self.plain_steps = 0
         self.model, self.guide, self.optim, self.loss = model, guide, optim, loss
         self.objective = as_objective(estimator)
 
@@ -109,7 +114,7 @@ class CompiledSVI:
         return sum(run.state.compiled for run in self.runs.values())
 
     def __repr__(self) -> str:
-        done = sum(run.state.steps for run in self.runs.values())
+        done = self.plain_steps + sum(run.state.steps for run in self.runs.values())
         name = type(getattr(self.objective, "estimator", self.objective)).__name__
         return f"CompiledSVI({name}, {counted(done, self.compiled)})"
 
@@ -117,16 +122,22 @@ class CompiledSVI:
         """Take a step and give the loss, summed over the batch, as `SVI.step` does.
 
         Args:
-            args: Tensors, which enter the graph as data, as floats do (an annealed β, made a
-                tensor); flags, integers, strings and None, each combination of which is compiled
-                by itself, eight at most.
+            args: Tensors, which enter the graph as data, as floats do (an annealed β: model and
+                guide get a tensor); flags, integers, strings and None, each combination of which
+                is compiled by itself, eight at most. With anything else (none at all, a list, an
+                array) the step is SVI's own, in one warning.
             kwargs: As `args`.
 
         Raises:
-            ValueError: If an argument is something else, or the program does not suit the loss.
+            ValueError: If the program does not suit the loss.
             NonFiniteError: If the loss, a gradient or an updated parameter is not finite.
         """
-        run, batch = self._run(args, kwargs)
+        try:
+            run, batch = self._run(args, kwargs)
+        except _NotData as error:
+            loss = float(self._pyros(str(error)).step(*args, **kwargs))
+            self.plain_steps += 1
+            return loss
         run.engine.look(run.state)
         _, info = run.engine.step(run.state, batch)
         return info.loss * run.state.objective_state.found.scale(batch.rows)
@@ -134,7 +145,10 @@ class CompiledSVI:
     @torch.no_grad()
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401
         """Give the loss without taking a step, as `SVI.evaluate_loss` does: eagerly."""
-        run, batch = self._run(args, kwargs)
+        try:
+            run, batch = self._run(args, kwargs)
+        except _NotData as error:
+            return float(self._pyros(str(error)).evaluate_loss(*args, **kwargs))
         held = run.state.objective_state
         return float(run.state.phases[0].loss(held, *batch.args, **batch.kwargs)[0])
 
@@ -143,14 +157,16 @@ class CompiledSVI:
         flags = {k: v for k, v in values.items() if isinstance(v, bool | int | str | None)}
         data = [v for v in values.values() if isinstance(v, Tensor) and v.is_floating_point()]
         dtype = data[0].dtype if data else torch.get_default_dtype()
+        dtype = torch.promote_types(dtype, torch.float32)  # half of the digits are no β
         tensors = {k: _tensor(k, v, dtype) for k, v in values.items() if k not in flags}
+        for k, t in tensors.items():  # one that stands twice is two arguments
+            if any(t is other for j, other in tensors.items() if j != k):
+                tensors[k] = t.view_as(t)
         given = {k: t for k, t in tensors.items() if isinstance(k, str)}
         batch = Batch(tuple(t for k, t in tensors.items() if not isinstance(k, str)), given)
         if not batch.tensors or not batch.tensors[0].dim() or not batch.rows:
-            raise ValueError(
-                f"Got {'no tensor' if not batch.tensors else 'a tensor without rows'} first among "
-                "the arguments; expected data of one row or more. Try svi.step(x, ...)."
-            )
+            which = "no tensor" if not batch.tensors else "a tensor without rows"
+            raise _NotData(f"{which} comes first among the arguments")
         key: object = tuple(flags.items())
         many = key not in self.runs and len(self.runs) >= FLAGS
         if many and "many" not in self.runs:
@@ -163,11 +179,26 @@ class CompiledSVI:
         run.flags.update(flags)
         return run, batch
 
+    def _pyros(self, reason: str) -> pyro.infer.SVI:
+        """SVI itself, for what cannot be a graph's data; optimisers and the store are the same."""
+        if self.plain is None:
+            self.plain = pyro.infer.SVI(self.model, self.guide, self.optim, self.loss)
+            warn(
+                f"Training goes on without the compiler: {reason}. Steps are SVI's own. Try "
+                "tensors as arguments, functools.partial(model, ...) for what never varies."
+            )
+        return self.plain
+
     def _begin(self, batch: Batch, flags: dict[int | str, Any], compile: Any) -> _Run:  # noqa: ANN401, A002
         held_flags = dict(flags)
         parts = [_WithFlags(f, held_flags) if flags else f for f in (self.model, self.guide)]
         program = Program(*parts, modules=self.modules)
-        held = self.objective.init(program, batch)
+        own = Batch(
+            tuple(t.clone() for t in batch.args), {k: t.clone() for k, t in batch.kwargs.items()}
+        )
+        name_apart(program)  # which is to stay
+        with put_back(self.model, self.guide, self.objective):  # a look at it is no step
+            held = self.objective.init(program, own)
         phases = self.objective.phases(program, held)
         if len(phases) > 1:
             raise ValueError(
@@ -178,6 +209,10 @@ class CompiledSVI:
         updaters = {phases[0].name: Updater(self.optim)}
         state = TrainState(program, held, phases, updaters, clip_norm=None)
         return _Run(state, Engine(self.objective, compile, steps=None), held_flags)
+
+
+class _NotData(ValueError):
+    """Arguments that SVI takes, and a graph does not."""
 
 
 class _Run(NamedTuple):
@@ -207,9 +242,5 @@ def _tensor(name: int | str, value: Any, dtype: torch.dtype) -> Tensor:  # noqa:
     if isinstance(value, float):
         return torch.tensor(value, dtype=dtype)
     if not isinstance(value, Tensor):
-        raise ValueError(
-            f"Got a {type(value).__name__} as argument {name!r}; expected tensors, numbers, flags, "
-            "strings or None. Try torch.as_tensor(...) for data, functools.partial(model, ...) for "
-            "what never varies."
-        )
+        raise _NotData(f"argument {name!r} is a {type(value).__name__}, no tensor and no number")
     return value.contiguous()  # a graph is made for one layout in memory
