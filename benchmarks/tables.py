@@ -166,7 +166,7 @@ def main() -> None:
             for method, run in METHODS.items():
                 begun = time.perf_counter()
                 point = run(gappy, types, classes, EPOCHS.get(name, 100))
-                errors = imputation_error(truth, point, hidden, levels)
+                errors = imputation_error(truth, point, hidden, levels, classes=classes)
                 kinds = np.array(types)
                 found = {t: float(np.nanmean(errors[kinds == t])) for t in sorted(set(types))}
                 row = {"data": name, "mask": k + 1, "method": method, **found}

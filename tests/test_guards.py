@@ -145,3 +145,10 @@ def test_the_proposal_is_for_the_column_of_a_table():
         match=r"Got 3 at row 0, column 1 .*for that column Categorical\(..., classes=4\)",
     ):
         fit(program(table), x, epochs=1)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3)])
+def test_an_exposure_of_another_shape_would_broadcast_by_mistake(shape):
+    data = {"x": COUNTS, "exposure": np.ones(shape)}
+    with pytest.raises(ValueError, match=r"'exposure' of shape .*Try exposure.reshape\(-1, 1\)"):
+        fit(program(NegativeBinomial(2, exposure=True)), data, epochs=1)

@@ -113,3 +113,47 @@ def test_refusals(world):
     )
     with pytest.raises(NoDensityError, match="No guide can be refined here: the guide at 'z' is a"):
         refine(point, torch.zeros(4, 6), steps=2, progress=False)
+
+
+def test_a_guide_pushed_into_a_box_stays_inside_and_gains():
+    from ppl_vae import UniformBox
+
+    torch.manual_seed(0)
+    vae = VAE(
+        UniformBox(2),
+        Conditional(MLP(8), Normal(6, scale=0.3), given=2),
+        Conditional(MLP(8), Normal(2), given=6),
+    )
+    x = vae.likelihood(vae.prior().sample((ROWS,))).sample()
+    better = refine(vae, x, steps=300, progress=False)
+    batch = program_batch(better, x)
+    assert (run_guide(better, batch).nodes["z"]["value"].abs() <= 1).all()
+    gain = log_weights(better, x, 500, seed=0).mean(0) - log_weights(vae, x, 500, seed=0).mean(0)
+    assert gain.mean() > 0.1
+
+
+def test_a_guide_without_gradients_is_improved_too():
+    from ppl_vae.distributions import MixtureOfNormals
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample(
+                "z", MixtureOfNormals(torch.zeros(1), torch.ones(1, 1) * 3, torch.ones(1, 1))
+            )
+
+    x = torch.zeros(4, 1)
+    better = refine(Program(model, guide), x, progress=False)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(x[:, 0])
+    assert (log_weights(better, x, 500, seed=0).mean(0) - exact).abs().max() < 0.02
+
+
+def test_one_datum_is_enough(world):
+    x, _ = world.sample(1, seed=1)
+    better = refine(Program(world.model, world.broken_guide(scale=2.0)), x, progress=False)
+    gap = world.log_evidence(x) - log_weights(better, x, 500, seed=0).mean(0)
+    assert gap.abs().max() < 1e-2

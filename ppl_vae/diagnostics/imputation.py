@@ -14,7 +14,12 @@ Level = Literal["numeric", "ordinal", "nominal"]
 
 
 def imputation_error(
-    truth: ArrayLike, point: ArrayLike, hidden: ArrayLike, levels: Level | Sequence[Level]
+    truth: ArrayLike,
+    point: ArrayLike,
+    hidden: ArrayLike,
+    levels: Level | Sequence[Level],
+    *,
+    classes: Sequence[int | None] | None = None,
 ) -> Floats:
     """Give the error of imputed cells by column, each between 0 and about 1.
 
@@ -27,6 +32,7 @@ def imputation_error(
         point: ``(N, D)``, the imputed table.
         hidden: ``(N, D)`` bool, True where a cell was hidden.
         levels: "numeric", "ordinal" or "nominal", one for all columns or one for each.
+        classes: K of each ordinal column; where None, the range that `truth` has.
 
     Returns:
         ``(D,)``, NaN where nothing was hidden, or a column of numbers has no range.
@@ -57,7 +63,9 @@ def imputation_error(
     errors = np.full(x.shape[1], np.nan)
     for d, kind in enumerate(kinds):
         off = (found[:, d] - x[:, d])[gaps[:, d]]
-        spread = np.nanmax(x[:, d]) - np.nanmin(x[:, d])
+        spread = float(np.nanmax(x[:, d]) - np.nanmin(x[:, d]))
+        if kind == "ordinal" and classes is not None and (known := classes[d]) is not None:
+            spread = known - 1
         if not len(off) or (kind != "nominal" and not spread > 0):
             continue
         if kind == "numeric":

@@ -47,7 +47,7 @@ class Marginal(TorchDistribution):
                 f"Got a mask of {mask.dtype} and shape {tuple(mask.shape)}; expected bool, and "
                 f"{tuple(event)} at the end. Try ~x.isnan()."
             )
-        if _seen.dispatch(type(base)) is _seen.dispatch(object):
+        if event and _seen.dispatch(type(base)) is _seen.dispatch(object):
             raise ValueError(
                 f"Got missing cells under {type(base).__name__}; expected independent cells, or a "
                 "multivariate Normal, whose marginals are known. Try such a family."
@@ -90,6 +90,8 @@ class Marginal(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density or mass of the cells seen, in nats."""
+        if not self.event_shape:
+            return torch.where(self.mask, self.base.log_prob(value), 0.0)
         return _seen(self.base, value, self.mask)
 
     def completed(self, value: Tensor, draw: Tensor) -> Tensor:
@@ -136,10 +138,11 @@ def _(base: Joint, value: Tensor, mask: Tensor) -> Tensor:
 @_seen.register(dist.MultivariateNormal)
 def _(base: dist.MultivariateNormal, value: Tensor, mask: Tensor) -> Tensor:
     off = torch.where(mask, value - base.loc, 0.0)
-    factor = _cholesky_of_seen(base.covariance_matrix, mask)
-    white = torch.linalg.solve_triangular(factor, off[..., None], upper=False)[..., 0]
+    factor = _cholesky_of_seen(_covariance(base), mask)
+    white = torch.linalg.solve_triangular(factor, off.double()[..., None], upper=False)[..., 0]
     logdet = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * (white.square().sum(-1) + mask.sum(-1) * LOG_TWO_PI) - logdet
+    log_prob = -0.5 * (white.square().sum(-1) + mask.sum(-1) * LOG_TWO_PI) - logdet
+    return log_prob.to(off.dtype)
 
 
 @_seen.register(dist.LowRankMultivariateNormal)
@@ -163,10 +166,20 @@ def _(
     draw: Tensor,
 ) -> Tensor:
     # Matheron's rule: x + Σ_·s Σ_ss⁻¹ (x_seen − x) has the law of x given x_seen.
-    covariance = base.covariance_matrix
-    off = torch.where(mask, value - draw, 0.0)
+    covariance = _covariance(base)
+    off = torch.where(mask, value - draw, 0.0).double()
     weights = torch.cholesky_solve(off[..., None], _cholesky_of_seen(covariance, mask))
-    return draw + (covariance @ torch.where(mask[..., None], weights, 0.0))[..., 0]
+    moved = (covariance @ torch.where(mask[..., None], weights, 0.0))[..., 0]
+    return draw + moved.to(draw.dtype)
+
+
+def _covariance(base: dist.MultivariateNormal | dist.LowRankMultivariateNormal) -> Tensor:
+    """Σ in float64: a product of factors has the square of their condition number."""
+    if isinstance(base, dist.MultivariateNormal):
+        factor = base.scale_tril.double()
+        return factor @ factor.mT
+    factor = base.cov_factor.double()
+    return factor @ factor.mT + torch.diag_embed(base.cov_diag.double())
 
 
 def _cholesky_of_seen(covariance: Tensor, mask: Tensor) -> Tensor:

@@ -75,11 +75,11 @@ class _First(nn.Module):
 
     def __init__(self, family: HasFeatures, mask: bool) -> None:
         super().__init__()
-        self.family, self.mask = family, mask
+        self.family, self.sees_gaps = family, mask
 
     def forward(self, rows: Tensor) -> Tensor:
         shape = self.family.event_shape
         size = shape.numel()
         x, rest = rows[:, :size].reshape(-1, *shape), rows[:, size:]
-        seen = rest[:, :size].reshape(-1, *shape) > 0 if self.mask else None
+        seen = rest[:, :size].reshape(-1, *shape) > 0 if self.sees_gaps else None
         return torch.cat([self.family.as_features(x, seen), rest], -1)

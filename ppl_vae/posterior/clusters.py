@@ -33,8 +33,8 @@ def clusters(
     eq. 16, which takes z ~ q(z|x) unweighed).
 
     Args:
-        program: A `VAE` under a `GaussianMixture` or a `VampPrior`, or a program of your own whose
-            one latent is a `MixtureOfNormals`.
+        program: A `VAE` under a `GaussianMixture`, or a `VampPrior` of a `Normal` encoder, or a
+            program of your own whose one latent is a `MixtureOfNormals`.
         x: Data as `fit` takes them.
         num_samples: Draws S of z per datum.
         seed: Fork torch's random state and start here.

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from ppl_vae.conditional import Family
 from ppl_vae.data.batches import Batch
 from ppl_vae.diagnostics import imputation_error
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.impute import Floats, Imputation, impute, levels_of
+from ppl_vae.posterior.refine import Refined
 from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.program import origin
 from ppl_vae.programs.vae import VAE
 
 
@@ -24,7 +27,8 @@ class HeldOutCells:
     Attributes:
         error: By column, ``(D,)``, between 0 and about 1 (see `imputation_error`).
         coverage: Share of the hidden values that their intervals hold, ``(D,)``; NaN where no cell
-            was hidden. It should be the level, give or take √(level (1 − level) / cells).
+            was hidden, or where classes have no order. Of real numbers it should be the level, give
+            or take √(level (1 − level) / cells); of counts and ordered classes that, or more.
         cells: How many cells were hidden, ``(D,)``.
         imputation: All that `impute` said, of these cells and those that were missing before.
     """
@@ -35,11 +39,13 @@ class HeldOutCells:
     imputation: Imputation
 
     def __repr__(self) -> str:
-        inside = np.nansum(self.coverage * self.cells) / self.cells.sum()
-        return (
-            f"{int(self.cells.sum())} cells held out: mean error {np.nanmean(self.error):.3f}, "
-            f"{100 * inside:.0f} % in their {100 * self.imputation.level:.0f} % intervals"
-        )
+        said = f"{int(self.cells.sum())} cells held out: mean error {np.nanmean(self.error):.3f}"
+        ordered = ~np.isnan(self.coverage)
+        if not ordered.any():
+            return said
+        inside = np.average(self.coverage[ordered], weights=self.cells[ordered])
+        level = 100 * self.imputation.level
+        return f"{said}, {100 * inside:.0f} % in their {level:.0f} % intervals"
 
 
 @explained
@@ -55,7 +61,7 @@ def held_out_cells(
     """Hide some cells that are seen, impute them, and compare with what they were.
 
     Args:
-        program: A `VAE`, or one with a guide of `refit_guide`.
+        program: A `VAE`, or one with a guide of `refit_guide`, on data with missing cells.
         x: Data as `fit` takes them, best rows that took no part in training.
         share: Of the cells that are seen, hidden at random.
         num_samples: Draws of z per datum.
@@ -79,7 +85,12 @@ def held_out_cells(
     """
     if not 0 < share < 1:
         raise ValueError(f"Got share={share!r}; expected a number between 0 and 1. Try 0.1.")
-    if not isinstance(getattr(program, "source", program), VAE):
+    if isinstance(program, Refined):
+        raise ValueError(
+            "Got a program whose guide was refined for these very cells; expected one that has not "
+            "seen them. Try held_out_cells(program.source, x)."
+        )
+    if not isinstance(origin(program), VAE):
         raise ValueError(
             f"Got a {type(program).__name__}; expected a VAE, whose model takes a mask. Try "
             "impute(program, data) with a mask of your own."
@@ -91,17 +102,38 @@ def held_out_cells(
     chosen = chosen.to(seen.device) & seen
     gappy = Batch(batch.args, {**batch.kwargs, "mask": seen & ~chosen})
     found = impute(program, gappy, num_samples, level=level, seed=seed)
-    truth, hidden = values.double().cpu().numpy(), chosen.cpu().numpy()
+    known = values.where(seen, torch.nan)  # fillers are no data
+    truth, hidden = known.double().cpu().numpy(), chosen.cpu().numpy()
     flat = (len(truth), -1)
     inside = (found.lower <= truth) & (truth <= found.upper) & hidden
     cells = hidden.reshape(flat).sum(0)
+    levels = levels_of(program)
+    kinds = [levels] * len(cells) if isinstance(levels, str) else list(levels)
     with np.errstate(invalid="ignore"):
         coverage = inside.reshape(flat).sum(0) / cells
+    coverage[[k == "nominal" for k in kinds]] = np.nan
     return HeldOutCells(
         error=imputation_error(
-            truth.reshape(flat), found.point.reshape(flat), hidden.reshape(flat), levels_of(program)
+            truth.reshape(flat),
+            found.point.reshape(flat),
+            hidden.reshape(flat),
+            kinds,
+            classes=_classes(program, len(cells)),
         ),
         coverage=coverage,
         cells=cells.astype(np.float64),
         imputation=found,
     )
+
+
+def _classes(program: nn.Module, columns: int) -> list[int | None]:
+    """How many classes each column has, where it has classes."""
+    family: Family | None = getattr(getattr(origin(program), "decoder", None), "family", None)
+    if family is None:
+        return [None] * columns
+    families = family.columns or (family,) * columns
+    bounds = [getattr(f.support, "upper_bound", None) for f in families]
+    return [
+        int(top) + 1 if f.level == "ordinal" and top is not None else None
+        for f, top in zip(families, bounds, strict=True)
+    ]

@@ -22,6 +22,7 @@ from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
 from ppl_vae.programs.modes import device_of, drawing, forked_rng
+from ppl_vae.programs.program import origin
 from ppl_vae.programs.runs import Site, probe
 from ppl_vae.programs.traces import Structure
 
@@ -140,7 +141,7 @@ def impute(
 
 def levels_of(program: nn.Module) -> Level | tuple[Level, ...]:
     """What the cells of x measure, one word for all or one for each column."""
-    decoder = getattr(getattr(program, "source", program), "decoder", None)
+    decoder = getattr(origin(program), "decoder", None)
     family: Family | None = getattr(decoder, "family", None)
     if family is None:
         return "numeric"
@@ -172,7 +173,7 @@ def _piece(
         except NotImplementedError:
             mean = x
     x, mean, mask = (v.unflatten(0, (num_samples, batch.rows)) for v in (x, mean, fn.mask))
-    x, weights = x.double(), torch.softmax(log_w, 0)
+    x, mean, weights = x.double(), mean.double(), torch.softmax(log_w, 0)
     rows = torch.arange(batch.rows, device=x.device)
     draws = x[_resampled(weights, num_draws), rows]
     values, order = x.sort(0)
@@ -182,16 +183,20 @@ def _piece(
         place = (ladder < p).sum(0, keepdim=True).clamp(max=num_samples - 1)
         return values.gather(0, place)[0]
 
-    points = {
-        "numeric": lambda: (_like(weights, x) * mean).sum(0),
-        "ordinal": lambda: quantile(0.5),
-        "nominal": lambda: _mode(x, weights),
-    }
-    if isinstance(levels, str):
-        point = points[levels]()
-    else:
-        by_level = {k: points[k]() for k in set(levels)}
-        point = torch.stack([by_level[k][..., i] for i, k in enumerate(levels)], -1)
+    kinds = [levels] if isinstance(levels, str) else list(levels)
+    point = torch.empty_like(x[0])
+    for kind in set(kinds):
+        # The columns of this level; an array without columns is all of one.
+        own = ... if isinstance(levels, str) else [i for i, k in enumerate(kinds) if k == kind]
+        if kind == "nominal":
+            point[..., own] = _mode(x[..., own], weights)
+            continue
+        middle = quantile(0.5)[..., own]
+        if kind == "numeric":
+            found_mean = _mean(mean[..., own], weights)
+            # Heavy tails have no mean, or none that is finite.
+            middle = torch.where(found_mean.isfinite(), found_mean, middle)
+        point[..., own] = middle
     hidden = ~mask[0]
     point = point.where(hidden, x[0])  # a sum of weights is 1 but for rounding
     ends = (quantile(p) for p in tails)
@@ -214,10 +219,19 @@ def _resampled(weights: Tensor, count: int) -> Tensor:
     return chosen.clamp(max=len(weights) - 1).T
 
 
+def _mean(x: Tensor, weights: Tensor) -> Tensor:
+    """Weighted; what has no weight does not count, infinite as it may be."""
+    shares = _like(weights, x)
+    return torch.where(shares > 0, shares * x, 0.0).sum(0)
+
+
 def _mode(x: Tensor, weights: Tensor) -> Tensor:
     """The code, of 0, 1 and so on, of the largest weight."""
-    shares = [((x == k) * _like(weights, x)).sum(0) for k in range(int(x.max()) + 1)]
-    return torch.stack(shares).argmax(0).to(x.dtype)
+    best, share = torch.zeros_like(x[0]), torch.full_like(x[0], -1.0)
+    for code in x.unique():
+        own = torch.where(x == code, _like(weights, x), 0.0).sum(0)
+        best, share = torch.where(own > share, code, best), torch.maximum(share, own)
+    return best
 
 
 def _array(value: Tensor) -> Floats:

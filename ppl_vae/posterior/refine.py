@@ -105,6 +105,11 @@ def refine(
         >>> bool(gain.mean() > 0.1)
         True
     """
+    if isinstance(program, Refined):
+        raise ValueError(
+            "Got a program whose guide is refined already; expected one as it was trained. Try "
+            "refine(program.source, x, steps=...) with more steps."
+        )
     batch = program_batch(program, x, name="x")
     found = structure(program, batch)
     model, _ = probe(program, batch)
@@ -118,7 +123,9 @@ def refine(
             + ". Expected continuous latents inside the data plate alone, and a guide with a "
             "density. Try refit_guide(program, x), or a Normal guide."
         )
-    moves = nn.ModuleList([_Move(*at) for at in _where(program, batch, list(sites))])
+    # The prior's: a guide that was pushed onto it need not know it as its own.
+    frees = {n: _free(fn) for n, fn in sites.items()}
+    moves = nn.ModuleList([_Move(*at) for at in _where(program, batch, frees)])
     model_of, guide_of = functions(program)
 
     def frozen_model(*args: Tensor, _row: Tensor, **kwargs: Tensor) -> Any:  # noqa: ANN401
@@ -127,16 +134,17 @@ def refine(
 
     def guide(*args: Tensor, _row: Tensor, **kwargs: Tensor) -> None:
         register(moves)
-        at = dict(zip(sites, moves, strict=True))
+        at = {n: (*frees[n], move) for n, move in zip(sites, moves, strict=True)}
         with evaluating(program), poutine.block(hide_types=["param"]), _Moved(at, _row):
             guide_of(*args, **kwargs)
 
     better = Refined(frozen_model, guide, modules=[moves, program], plate=found.plate)
     better.__dict__.update(source=program, rows=batch)
     better.__dict__[COLUMNS] = program.__dict__.get(COLUMNS, {})
+    numbered = better.admit(batch, "x")
     better.history, _ = fit(
         better,
-        x,
+        numbered if batch.rows > 1 else numbered.take(torch.zeros(2, dtype=torch.long)),
         objective=ELBO(num_particles=num_particles),
         # A shorter memory of squares: one wild draw of the start would slow all that follows.
         optimizer=(torch.optim.Adam, {"lr": learning_rate, "betas": (0.9, 0.99)}),
@@ -207,10 +215,9 @@ class _Moved(Messenger):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.moves and not msg["is_observed"]:
-            fn = msg["fn"]
-            to_reals, flat = _free(fn)
-            move = self.moves[msg["name"]](self.row)
-            msg["fn"] = _Landed(fn, [to_reals.inv, flat], move, [flat.inv, to_reals])
+            to_reals, flat, move = self.moves[msg["name"]]
+            before, after = [to_reals.inv, flat], [flat.inv, to_reals]
+            msg["fn"] = _Landed(msg["fn"], before, move(self.row), after)
 
 
 class _Landed(dist.TransformedDistribution):
@@ -229,6 +236,18 @@ class _Landed(dist.TransformedDistribution):
     ) -> None:
         super().__init__(base, [*before, move, *after], validate_args=False)
         self.parts = before, move, after
+
+    @property
+    def has_rsample(self) -> bool:
+        """Draws follow the map, whether or not those of the guide follow anything."""
+        return True
+
+    def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
+        with torch.no_grad():
+            value = self.base_dist.sample(sample_shape)
+        for transform in self.transforms:
+            value = transform(value)
+        return value
 
     def expand(self, batch_shape: Size, _instance: None = None) -> _Landed:
         before, move, after = self.parts
@@ -250,15 +269,16 @@ def _free(fn: Any) -> tuple[Transform, Transform]:  # noqa: ANN401
     return to_reals, ReshapeTransform(shape, Size([shape.numel()]))
 
 
-def _where(program: nn.Module, batch: Batch, sites: list[str]) -> list[tuple[Tensor, Tensor]]:
+def _where(
+    program: nn.Module, batch: Batch, frees: dict[str, tuple[Transform, Transform]]
+) -> list[tuple[Tensor, Tensor]]:
     """Mean and standard deviation of the guide on unconstrained space, ``(N, K)`` each, by site."""
-    drawn: dict[str, list[Tensor]] = {n: [] for n in sites}
+    drawn: dict[str, list[Tensor]] = {n: [] for n in frees}
     with drawing(program, seed=0):
         for _ in range(DRAWS):
             guide = run_guide(program, batch)
             for name, values in drawn.items():
-                site = guide.nodes[name]
-                to_reals, flat = _free(site["fn"])
-                values.append(flat(to_reals.inv(rows_first(site, -1))))
+                to_reals, flat = frees[name]
+                values.append(flat(to_reals.inv(rows_first(guide.nodes[name], -1))))
     stacked = [torch.stack(v) for v in drawn.values()]
     return [(v.mean(0), v.std(0)) for v in stacked]

@@ -123,6 +123,12 @@ def refit_guide(
 
     def guide(*args: Tensor, **kwargs: Tensor) -> None:
         data = (*args, *kwargs.values())
+        if len(data) != len(covariates):
+            kind = "with" if len(data) > len(covariates) else "without"
+            raise ValueError(
+                f"Got data {kind} missing cells for a guide that was refitted to the other kind; "
+                "expected the same. Try refit_guide on data of this kind."
+            )
         register(encoder)
         joint = encoder(*(c.to(latent) for c in data))
         with pyro.plate(found.plate, len(data[0]), dim=found.dim):

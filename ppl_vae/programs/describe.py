@@ -24,7 +24,7 @@ class Line(NamedTuple):
         site: The variable drawn.
         given: The variables it is drawn given.
         family: Its distribution, in words.
-        measure: "density", "mass" or, of a table, "mixed"; None where the distribution does not
+        measure: "density", "mass", of a table one a column; None where the distribution does not
             say its support.
     """
 
@@ -67,7 +67,7 @@ def _part(part: nn.Module, usual: tuple[str, ...]) -> tuple[str, tuple[str, ...]
     """What a part is, what it is given, its measure; a mask is part of what is seen of x."""
     given = (*(n for n in inputs_of(part, usual) if n != "mask"), *needs_of(part))
     if isinstance(part, Conditional):
-        measure = part.family.measure
+        measure = ", ".join(f.measure for f in part.family.columns) or part.family.measure
         return repr(part.family), given, None if measure == "point" else measure
     return (type(part).__name__ if usual else repr(part).split("\n")[0]), given, None
 

@@ -6,11 +6,13 @@ import inspect
 import warnings
 from typing import Any
 
-from torch import nn
+from torch import Size, Tensor, nn
+from torch.distributions import constraints
 
 from ppl_vae.data.batches import Batch, as_batch, columns_of, refuse_other_columns
 from ppl_vae.programs.modes import device_of, dtype_of
-from ppl_vae.programs.parts import needs_of
+from ppl_vae.programs.parts import event_of, needs_of
+from ppl_vae.programs.program import origin
 from ppl_vae.programs.vae import VAE
 from ppl_vae.programs.values import seen_values
 
@@ -30,7 +32,7 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
         )
     if isinstance(data, Batch):
         return data
-    source = getattr(program, "source", program)  # a refitted program takes what the first took
+    source = origin(program)
     refuse_other_columns(program.__dict__.get(COLUMNS, {}), data, name)
     batch = as_batch(
         data,
@@ -72,8 +74,20 @@ def _for_vae(program: VAE, batch: Batch, columns: dict[str, tuple[str, ...]], na
             f"{'{' + expected + '}' if covariates else 'fit(program, x)'}."
         )
     names = columns.get("x", columns.get("0", ()))
+    if "mask" in columns and names and columns["mask"] != names:
+        raise ValueError(
+            f"Got the columns {list(columns['mask'])[:6]} in the mask and {list(names)[:6]} in x; "
+            "expected the same, in the same order. Try mask[x.columns]."
+        )
     shown, values = "x" if batch.kwargs else name, dict(values)
     x, seen = seen_values(program.decoder, values.pop("x"), values.pop("mask", None), shown, names)
+    if seen is not None and any(
+        getattr(m, "sees_gaps", True) is False for m in program.encoder.modules()
+    ):
+        raise ValueError(
+            f"Got missing cells in {shown} under an encoder whose Features know of none; expected "
+            'the mask. Try Features(net, family, mask=True), given={"x": ..., "mask": ...}.'
+        )
     for key, shape in covariates.items():
         value = values[key]
         if shape is not None and value.shape[1:] != shape:
@@ -87,14 +101,30 @@ def _for_vae(program: VAE, batch: Batch, columns: dict[str, tuple[str, ...]], na
                 f"Got NaN or infinity in the covariate {key!r}; expected finite numbers: only "
                 "cells of x may be missing. Try imputing it, or modelling it as part of x."
             )
-    for key, support in {**needs_of(program.decoder), **needs_of(program.encoder)}.items():
-        inside = support.check(values[key])
-        if not inside.all():
-            raise ValueError(
-                f"Got {values[key][~inside][0].item():g} in the covariate {key!r}; expected "
-                f"{support}. Try leaving out rows without any."
-            )
-    return Batch((x,), values if seen is None else {"mask": seen, **values})
+    for role, part in (("decoder", program.decoder), ("encoder", program.encoder)):
+        for key, support in needs_of(part).items():
+            _check_need(key, values[key], support, event_of(part, role))
+    # In one order, whatever that of the dict: guides that are fitted afresh go by it.
+    named = {key: values[key] for key in covariates}
+    return Batch((x,), named if seen is None else {"mask": seen, **named})
+
+
+def _check_need(key: str, value: Tensor, support: constraints.Constraint, event: Size) -> None:
+    """Check what a distribution takes past the network: it broadcasts, and would by mistake too."""
+    shape = value.shape[1:]
+    fits = len(shape) == len(event) and all(a in (1, b) for a, b in zip(shape, event, strict=True))
+    if not fits:
+        raise ValueError(
+            f"Got the covariate {key!r} of shape {tuple(value.shape)}; expected (N, "
+            f"{', '.join(map(str, event))}), or 1 in place of any of these. Try "
+            f"{key}.reshape{(-1, *[1] * len(event))}, one number for each datum."
+        )
+    inside = support.check(value)
+    if not inside.all():
+        raise ValueError(
+            f"Got {value[~inside][0].item():g} in the covariate {key!r}; expected {support}. Try "
+            "leaving out rows without any."
+        )
 
 
 def _must_take(function: Any, role: str, batch: Batch, name: str) -> None:  # noqa: ANN401

@@ -40,8 +40,14 @@ def needs_of(part: nn.Module) -> Mapping[str, constraints.Constraint]:
 
 def call(part: nn.Module, usual: tuple[str, ...], values: dict[str, Tensor]) -> TorchDistribution:
     """Call a part with what it names among `values`."""
-    context = [values[n] for n in inputs_of(part, usual)]
-    distribution: TorchDistribution = part(*context, **{n: values[n] for n in needs_of(part)})
+    names, needs = inputs_of(part, usual), needs_of(part)
+    if lost := [n for n in (*names, *needs) if n not in values]:
+        raise ValueError(
+            f"Got no {lost[0]!r} for a {type(part).__name__} that is given {[*names, *needs]}; "
+            f"expected it by name. Try {lost[0]}=... beside x."
+        )
+    context = [values[n] for n in names]
+    distribution: TorchDistribution = part(*context, **{n: values[n] for n in needs})
     return distribution
 
 
@@ -81,6 +87,12 @@ def check_parts(prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> Non
                 f"{tuple(drawn.event_shape)}; expected () and {tuple(latent)}, as its event_shape "
                 "says. Try .to_event() on the distribution that it returns."
             )
+    named = inputs_of(encoder, ("x",))
+    if named[:2] != ("x", "mask") and any(getattr(m, "sees_gaps", 0) for m in encoder.modules()):
+        raise ValueError(
+            f"Got the encoder's inputs {list(named)} under Features(mask=True); expected x and "
+            'then its mask. Try given={"x": ..., "mask": ...}, covariates after them.'
+        )
     _check_support(prior, encoder)
     push = push_onto(prior, encoder)
     free = latent if push is None else push.inverse_shape(latent)
@@ -183,7 +195,8 @@ def _check_support(prior: nn.Module, encoder: nn.Module) -> None:
 def _support(prior: nn.Module) -> constraints.Constraint:
     if inputs_of(prior, ()):  # nothing to call it with
         family = getattr(prior, "family", None)
-        return constraints.real_vector if family is None else family.support
+        own = getattr(prior, "support", constraints.real_vector)
+        return own if family is None else family.support
     try:
         support = prior().support
     except NotImplementedError:  # a prior that can only be sampled need not know its support

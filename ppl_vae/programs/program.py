@@ -94,6 +94,17 @@ class Program(nn.Module):
         return picklable(self)
 
 
+def origin(program: nn.Module) -> nn.Module:
+    """Give the program that one with another guide was made of, or itself: data are as it has them.
+
+    Args:
+        program: Such as a `Refitted` one, or one made of that.
+    """
+    while isinstance(source := program.__dict__.get("source"), nn.Module):
+        program = source
+    return program
+
+
 def _has_mode(part: nn.Module) -> bool:
     return bool(list(part.buffers(recurse=False))) or isinstance(
         part, nn.modules.dropout._DropoutNd

@@ -80,6 +80,11 @@ class VAE(nn.Module):
     def model(self, x: Tensor, mask: Tensor | None = None, **covariates: Tensor) -> Tensor:
         """Run p(z) p(x|z) with x observed; x and mask are ``(N, *event_shape)``."""
         register(self)
+        if odd := covariates.keys() - self.covariates.keys():
+            raise ValueError(
+                f"Got {sorted(odd)} beside x; expected the covariates {list(self.covariates)} that "
+                "the parts name. Try leaving it out, or naming it in a part's given={...}."
+            )
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", call(self.prior, (), covariates))
             likelihood = self.likelihood(z, **covariates)
@@ -126,7 +131,11 @@ class VAE(nn.Module):
         """Say what is assumed beside the equations: floors of learned scales."""
         families = [
             (role, family)
-            for role, part in (("decoder", self.decoder), ("encoder", self.encoder))
+            for role, part in (
+                ("prior", self.prior),
+                ("decoder", self.decoder),
+                ("encoder", self.encoder),
+            )
             if isinstance(part, Conditional)
             for family in part.family.columns or (part.family,)
         ]

@@ -47,6 +47,12 @@ def seen_values(
     if seen is not None:
         filler = getattr(family, "filler", 0.0)
         filler = filler.to(x) if isinstance(filler, Tensor) else x.new_tensor(filler)
+        if family is not None and not family.support.check(filler.expand(event)).all():
+            raise ValueError(
+                f"Got missing cells in {name} under {family}, whose filler lies outside its "
+                "support; expected a value that may stand where nothing is known. Try "
+                "Family(..., filler=1.0)."
+            )
         x = torch.where(seen, x, filler)
     if not all(part.isfinite().all() for part in x.split(ROWS)):
         raise ValueError(
