@@ -80,7 +80,8 @@ def draw_reconstructions(fig: FigureBase, d: Diagnosis) -> None:
             ax.set_title(f"datum {row}")
         legend_above(fig, axes[0])
         return
-    shown = _columns(data)
+    # A class has no mean.
+    shown = [c for c in _columns(data) if np.isfinite(model[:, c]).any()] or [0]
     for ax, column in zip(tile(fig, len(shown)), shown, strict=True):
         x, fitted = data[:POINTS, column], model[:POINTS, column]
         ends = [np.nanmin([x, fitted]), np.nanmax([x, fitted])]

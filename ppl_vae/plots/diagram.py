@@ -14,6 +14,7 @@ Point = tuple[float, float]
 
 INK, GUIDE, TERM, SHADE = "#222222", "#0072B2", "#D55E00", "#cfd8dc"
 RADIUS = 25.0
+LINES = 4  # of words beside an arrow
 STEP = 96.0  # between nodes of a row
 SIDE = 186.0  # width of the words on each side of the nodes
 LATENT, OBSERVED = 84.0, 226.0  # heights of the two rows, from the plate's top
@@ -137,7 +138,10 @@ def _column(
     rows: list[tuple[str, bool]] = []
     for w in lines:
         rows.append((f"{letter}({w.site}|{', '.join(w.given)})", True))
-        rows += [(piece, False) for piece in wrap(w.family, 23)]
+        pieces = wrap(w.family, 23)
+        if len(pieces) > LINES:  # a table: the lines above the diagram have it whole
+            pieces = [*pieces[: LINES - 1], f"{pieces[LINES - 1]} …"]
+        rows += [(piece, False) for piece in pieces]
     start = middle - 16 * (len(rows) - 1) / 2 + 4
     return [
         _text(x, start + 16 * k, text, anchor=anchor, colour=colour, bold=bold)

@@ -137,8 +137,8 @@ def reconstructions(d: Diagnosis) -> str:
     if bad := int(np.sum(~np.isfinite(d.reconstructions))):
         return (
             f"E[x|z] is not finite in {count(bad, 'cell')} of {d.reconstructions.size}, so that "
-            "how much of the variance of x it explains is not known. A likelihood with heavy tails "
-            "may have no mean."
+            "how much of the variance of x it explains is not known. Classes have no mean, and "
+            "heavy tails may have none."
         )
     if not total:
         return "The data do not vary, so there is nothing to explain."
