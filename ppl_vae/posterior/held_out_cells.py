@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ppl_vae.conditional import Family
 from ppl_vae.data.batches import Batch
 from ppl_vae.diagnostics import imputation_error
+from ppl_vae.diagnostics.arrays import Floats
 from ppl_vae.posterior.faults import explained
-from ppl_vae.posterior.impute import Floats, Imputation, impute, levels_of
+from ppl_vae.posterior.impute import Imputation, family_of, impute, levels_of
 from ppl_vae.posterior.refine import Refined
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.program import origin
@@ -128,8 +128,7 @@ def held_out_cells(
 
 def _classes(program: nn.Module, columns: int) -> list[int | None]:
     """How many classes each column has, where it has classes."""
-    family: Family | None = getattr(getattr(origin(program), "decoder", None), "family", None)
-    if family is None:
+    if (family := family_of(program)) is None:
         return [None] * columns
     families = family.columns or (family,) * columns
     bounds = [getattr(f.support, "upper_bound", None) for f in families]

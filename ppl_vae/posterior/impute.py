@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.conditional import Family
 from ppl_vae.data.batches import Batch
 from ppl_vae.diagnostics import khat
+from ppl_vae.diagnostics.arrays import Floats
 from ppl_vae.diagnostics.imputation import Level
 from ppl_vae.distributions import Marginal
 from ppl_vae.posterior.draws import with_plate
@@ -27,8 +28,6 @@ from ppl_vae.programs.runs import Site, probe
 from ppl_vae.programs.traces import Structure
 
 CELLS = 2**22  # of x in one run of the model; part of what a seed means
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,11 +138,14 @@ def impute(
     )
 
 
+def family_of(program: nn.Module) -> Family | None:
+    """Give the family of x, where the program says it."""
+    return getattr(getattr(origin(program), "decoder", None), "family", None)
+
+
 def levels_of(program: nn.Module) -> Level | tuple[Level, ...]:
     """What the cells of x measure, one word for all or one for each column."""
-    decoder = getattr(origin(program), "decoder", None)
-    family: Family | None = getattr(decoder, "family", None)
-    if family is None:
+    if (family := family_of(program)) is None:
         return "numeric"
     return tuple(c.level for c in family.columns) or family.level
 

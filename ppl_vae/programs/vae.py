@@ -80,7 +80,7 @@ class VAE(nn.Module):
     def model(self, x: Tensor, mask: Tensor | None = None, **covariates: Tensor) -> Tensor:
         """Run p(z) p(x|z) with x observed; x and mask are ``(N, *event_shape)``."""
         register(self)
-        if odd := covariates.keys() - self.covariates.keys():
+        if covariates and (odd := covariates.keys() - self.covariates.keys()):
             raise ValueError(
                 f"Got {sorted(odd)} beside x; expected the covariates {list(self.covariates)} that "
                 "the parts name. Try leaving it out, or naming it in a part's given={...}."

@@ -27,7 +27,7 @@ CHECKS = {1, 10, 100}  # steps at which eager and compiled are compared,
 OFTEN = 1000  # and every so many
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}  # clean programs: 2e-7 and 4e-16
 
-OPERATIONS = 6000  # a spline flow as guide has 3300, and takes two minutes
+OPERATIONS = 6000  # a spline flow as guide has 3300, and is slow enough to compile
 
 
 class CannotCompile(ValueError):
