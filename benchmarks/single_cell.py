@@ -117,8 +117,7 @@ def held_out(
         vae, train, objective=ELBO(warmup=min(20, epochs)), epochs=epochs, batch_size=64,
         validation=0.1, patience=40, clip_norm=100.0, seed=SEED, progress=False,
     )  # fmt: skip
-    net = Features(MLP(256), family)  # counts as logarithms, in the fresh guide too
-    fresh = refit_guide(vae, test, net=net, epochs=epochs, seed=SEED, progress=False)
+    fresh = refit_guide(vae, test, epochs=epochs, seed=SEED, progress=False)
     return log_evidence(fresh, test, draws, seed=SEED), history
 
 

@@ -196,6 +196,17 @@ def test_families_are_proposed_with_their_reasons():
     assert repr(Columns(found.families)).startswith("Columns(age: Standardised(Normal")
 
 
+def test_zeros_beyond_a_negative_binomial_are_proposed_as_such():
+    rng = np.random.default_rng(0)
+    plain = rng.negative_binomial(2.0, 0.4, 2000)  # mean 3; at 3 SE above, a false alarm in 1000
+    gains = np.where(rng.random(2000) < 0.9, 0, rng.integers(100, 99_999, 2000))
+    debts = rng.integers(100, 99_999, 2000)  # as large, but hardly ever 0
+    found = propose_columns(pd.DataFrame({"plain": plain, "gains": gains, "debts": debts}))
+    kinds = [repr(f).partition("(")[0] for f in found.families.values()]
+    assert kinds == ["NegativeBinomial", "ZeroInflatedNegativeBinomial", "Standardised"]
+    assert "of them 0 where a NegativeBinomial has" in found.reasons["gains"]
+
+
 def trained(family, x, compile=False):
     torch.manual_seed(0)
     vae = VAE(

@@ -223,7 +223,8 @@ def test_poisson_is_scipys(exposure, float64):
 def test_negative_binomial_is_scipys(exposure, inflated, float64):
     log_mean, raw, gate = (2 * torch.randn(3, 50, 4)).unbind()
     size = torch.rand(50, 4) + 0.1
-    r, mean = 1e-3 + softplus(raw), log_mean.exp() * (size if exposure else 1)
+    r = 1e-3 + raw.exp() / (1 + raw.exp() / 1e6)
+    mean = log_mean.exp() * (size if exposure else 1)
     x = torch.poisson(mean)
     counted = stats.nbinom(r, r / (r + mean)).pmf(x)
     given = {"log_mean": log_mean, "dispersion": raw} | ({"exposure": size} if exposure else {})
@@ -238,6 +239,22 @@ def test_negative_binomial_is_scipys(exposure, inflated, float64):
     # SciPy's lgamma of counts up to 1e3 loses 1e-12.
     assert off(d.log_prob(x), exact.sum(-1)) < EXACT
     assert (x == 0).any() and (x > 100).any()
+
+
+def test_a_dispersion_is_learned_as_a_logarithm():
+    # One step of size 1 multiplies by e wherever it starts, and none leaves (1e-3, 1e6].
+    for start in (0.1, 10.0, 1e4):
+        family = NegativeBinomial(3, dispersion=Shared(start))
+        raw = family.shared["dispersion"]
+        r, more = (family.transforms["dispersion"](v) for v in (raw, raw + 1))
+        assert r == pytest.approx(start, rel=1e-5)  # rounding of float32, some units of 6e-8
+        assert more / r == pytest.approx(torch.e, rel=0.02)  # 1e4 is 1 % of 1e6, 0.1 100 times 1e-3
+    at = torch.tensor([-500.0, 0.0, 500.0], requires_grad=True)
+    mean = NegativeBinomial(3, dispersion=Predicted())(log_mean=torch.zeros(3), dispersion=at)
+    mean.log_prob(torch.tensor([3.0, 3.0, 3.0])).backward()
+    assert at.grad.isfinite().all()
+    with pytest.raises(ValueError, match="expected one below 1e"):
+        NegativeBinomial(3, dispersion=Shared(2e6))
 
 
 def test_an_exposure_is_the_mean_times_it():

@@ -440,6 +440,42 @@ def test_points_are_finite_where_means_are_not():
     assert np.isfinite(found.point).all()
 
 
+def blind(family) -> VAE:
+    """A program whose x does not depend on z: p(x | x_seen) is p(x), known without a draw."""
+    vae = program(family)
+    with torch.no_grad():
+        vae.decoder.net[-1].weight.zero_()
+    return vae
+
+
+def test_points_of_classes_are_those_of_their_probabilities():
+    # Classes of 0.34, 0.33, 0.33: among five draws of the class the first leads in less than half
+    # of the cells; its probability is known, and leads in all.
+    from ppl_vae import Categorical, Columns, Ordinal
+
+    logits = torch.tensor([0.34, 0.33, 0.33]).log()
+    one = blind(Categorical(FEATURES, classes=3))
+    mixed = {str(d): Ordinal((), classes=3) if d % 2 else Bernoulli(()) for d in range(FEATURES)}
+    two = blind(Columns(mixed))
+    with torch.no_grad():
+        one.decoder.net[-1].bias.copy_(logits.repeat(FEATURES))
+        # P(1) = 0.51 of a Bernoulli, P(x ≤ 0) = 0.49 of three ordered classes: the median is 1.
+        two.decoder.net[-1].bias.copy_(torch.logit(torch.tensor([0.51, 0.343, 0.51, 0.343, 0.51])))
+    gaps = torch.full((200, FEATURES), NAN)
+    assert (impute(one, gaps, 5, seed=0).point == 0).all()
+    assert (impute(two, gaps, 5, seed=0).point == 1).all()
+
+
+def test_classes_that_cannot_be_listed_have_no_point():
+    from dataclasses import replace
+
+    from ppl_vae import Poisson
+
+    vae = program(replace(Poisson(FEATURES), level="nominal"))
+    with pytest.raises(ValueError, match="expected one whose classes can be listed"):
+        impute(vae, torch.full((3, FEATURES), NAN), 5, seed=0)
+
+
 def test_the_order_of_a_dict_is_of_no_account():
     torch.manual_seed(0)
     vae = VAE(

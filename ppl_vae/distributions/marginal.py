@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import singledispatch
+from types import EllipsisType
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -94,6 +95,14 @@ class Marginal(TorchDistribution):
             return torch.where(self.mask, self.base.log_prob(value), 0.0)
         return _seen(self.base, value, self.mask)
 
+    def parts(self) -> list[tuple[int | EllipsisType, TorchDistribution]]:
+        """Independent cells: where in the last dim of an event they lie, and what they follow.
+
+        One entry for all of them, at ``...``, or one for each column of a `Joint`; none where cells
+        are dependent. Batch dims are those of `base`, then the cells.
+        """
+        return _parts(self.base)
+
     def completed(self, value: Tensor, draw: Tensor) -> Tensor:
         """Turn draws of whole events into draws of the hidden cells given those seen.
 
@@ -111,6 +120,22 @@ class Marginal(TorchDistribution):
 def _seen(base: Distribution, value: Tensor, mask: Tensor) -> Tensor:
     """log p of the cells of `mask`; by kind of distribution."""
     raise NotImplementedError
+
+
+@singledispatch
+def _parts(base: Distribution) -> list[tuple[int | EllipsisType, TorchDistribution]]:
+    """The cells, where they are independent; by kind of distribution."""
+    return [] if base.event_shape else [(..., base)]
+
+
+@_parts.register(dist.Independent)
+def _(base: dist.Independent) -> list[tuple[int | EllipsisType, TorchDistribution]]:
+    return [(..., base.base_dist)]
+
+
+@_parts.register(Joint)
+def _(base: Joint) -> list[tuple[int | EllipsisType, TorchDistribution]]:
+    return list(enumerate(base.parts))
 
 
 @singledispatch

@@ -14,7 +14,7 @@ from torch.distributions import constraints
 
 from ppl_vae import distributions
 from ppl_vae.conditional import EventShape, Family, event_size
-from ppl_vae.families.scale import PerFeature, Scale, positive
+from ppl_vae.families.scale import LOG, PerFeature, Scale, positive
 
 MIN_DISPERSION = 1e-3
 """The floor of a learned dispersion r. Masses are at most 1, so it keeps digits, no bound."""
@@ -48,7 +48,7 @@ def Binomial(event_shape: EventShape, *, total: int) -> Family:
         distribution=partial(dist.Binomial, total_count=total),
         support=constraints.integer_interval(0, total),
         measure="mass",
-        features=partial(torch.mul, other=1 / total),
+        features=partial(centred, total),
     )
 
 
@@ -87,14 +87,15 @@ def Poisson(event_shape: EventShape, *, exposure: bool = False) -> Family:
 def NegativeBinomial(
     event_shape: EventShape,
     *,
-    dispersion: Scale = PerFeature(),  # noqa: B008
+    dispersion: Scale = PerFeature(10.0),  # noqa: B008
     exposure: bool = False,
 ) -> Family:
     """Independent counts that vary more than a Poisson's: mean μ, variance μ + μ² / dispersion.
 
     The mean is exposure · exp(log_mean_d), log_mean predicted by the network and kept a logarithm.
     As the dispersion r grows the counts become Poisson's; 1 / r is called dispersion elsewhere. A
-    learned one is ``1e-3 + softplus(raw)``.
+    learned one is ``1e-3 + exp(raw)``, bent so as to stay below 1e6, and starts near Poisson's:
+    noise that is wide to begin with leaves the latents nothing to explain.
 
     Args:
         event_shape: Shape E of one event.
@@ -111,7 +112,7 @@ def NegativeBinomial(
         (tensor([1., 1.]), tensor([1.2500, 1.2500]))
     """
     shape = event_size(event_shape)
-    spread = positive("dispersion", dispersion, shape, MIN_DISPERSION)
+    spread = positive("dispersion", dispersion, shape, MIN_DISPERSION, LOG)
     return Family(
         name=f"NegativeBinomial({tuple(shape)}, dispersion={dispersion}{_said(exposure)})",
         event_shape=shape,
@@ -129,7 +130,7 @@ def NegativeBinomial(
 def ZeroInflatedNegativeBinomial(
     event_shape: EventShape,
     *,
-    dispersion: Scale = PerFeature(),  # noqa: B008
+    dispersion: Scale = PerFeature(10.0),  # noqa: B008
     exposure: bool = False,
 ) -> Family:
     """Independent counts that are 0 with probability sigmoid(gate_d), else negative binomial.
@@ -156,6 +157,16 @@ def ZeroInflatedNegativeBinomial(
         shapes={**plain.shapes, "gate": plain.event_shape},
         distribution=partial(_zero_inflated, plain.distribution),
     )
+
+
+def centred(top: int, x: Tensor) -> Tensor:
+    """0 to `top` as −1 to 1, where networks start best.
+
+    Example:
+        >>> centred(16, torch.tensor([0.0, 8.0, 16.0]))
+        tensor([-1.,  0.,  1.])
+    """
+    return 2 * x / top - 1
 
 
 def _poisson(log_rate: Tensor, exposure: Tensor | None = None) -> distributions.Poisson:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_vae import distributions
 from ppl_vae.conditional import EventShape, Family, event_size
+from ppl_vae.families.counts import centred
 from ppl_vae.families.scale import Predicted, Scale, positive
 
 MIN_SCALE = 1e-3
@@ -65,10 +65,5 @@ def DiscretisedLogistic(
         measure="mass",
         transforms=spread.transforms,
         shared=spread.shared,
-        features=partial(_centred, levels),
+        features=partial(centred, levels - 1),
     )
-
-
-def _centred(levels: int, x: Tensor) -> Tensor:
-    """Levels on [−1, 1]."""
-    return 2 * x / (levels - 1) - 1

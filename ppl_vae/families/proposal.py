@@ -11,13 +11,13 @@ from ppl_vae.conditional import Family
 from ppl_vae.data import resolution
 from ppl_vae.families.binary import Bernoulli
 from ppl_vae.families.categories import Categorical, Ordinal
-from ppl_vae.families.counts import NegativeBinomial, Poisson
+from ppl_vae.families.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ppl_vae.families.positive import LogNormal
 from ppl_vae.families.real import Normal
 from ppl_vae.families.standardised import Standardised
 
 COUNTS = 1000
-"""Whole numbers up to here are taken for counts; larger ones, such as incomes, for reals."""
+"""Whole numbers up to here are counts; larger ones, such as incomes, only if most are 0."""
 
 
 class Proposal(NamedTuple):
@@ -39,10 +39,11 @@ def propose_columns(table: Any) -> Proposal:
     """Propose a family for each column of a DataFrame, by its dtype and values.
 
     Two values are Bernoulli; text and categories Categorical, or Ordinal where the dtype is
-    ordered; small whole numbers from 0 are Poisson, or NegativeBinomial where they vary more;
-    positive numbers whose logarithm is less skewed LogNormal; all else Normal. The last two are
-    `Standardised` by the column. It is a start: 0 to 4 may be stars, which are Ordinal, and a
-    postcode is no number. Missing values are passed over.
+    ordered; small whole numbers from 0, and larger ones if most are 0, are Poisson,
+    NegativeBinomial where they vary more, or ZeroInflatedNegativeBinomial where more are 0 than
+    that explains; positive numbers whose logarithm is less skewed LogNormal; all else Normal. The
+    last two are `Standardised` by the column. It is a start: 0 to 4 may be stars, which are
+    Ordinal, and a postcode is no number. Missing values are passed over.
 
     Args:
         table: A pandas DataFrame.
@@ -96,12 +97,21 @@ def _proposed(column: str, values: Any) -> tuple[Family, str]:
 
 def _of_numbers(x: NDArray[np.float64]) -> tuple[Family, str]:
     low, high, mean, variance = x.min(), x.max(), x.mean(), x.var(ddof=1)
-    if low >= 0 and high <= COUNTS and (x == x.round()).all():
-        moments = f"of mean {mean:.3g} and variance {variance:.3g}"
-        said = f"whole numbers from {low:g} to {high:g}, {moments}"
+    zeros = float((x == 0).mean())
+    if low >= 0 and (high <= COUNTS or zeros > 0.5) and (x == x.round()).all():
+        said = (
+            f"whole numbers from {low:g} to {high:g}, of mean {mean:.3g} and variance "
+            f"{variance:.3g}"
+        )
         # The variance of N draws of a Poisson is its mean, give or take √(2/N) of it.
-        wide = variance > mean * (1 + 3 * (2 / len(x)) ** 0.5)
-        return (NegativeBinomial(()) if wide else Poisson(())), said
+        if variance <= mean * (1 + 3 * (2 / len(x)) ** 0.5):
+            return Poisson(()), said
+        r = mean**2 / (variance - mean)
+        expected = float((r / (r + mean)) ** r)  # P(0) of a negative binomial of these moments
+        if zeros > expected + 3 * (expected * (1 - expected) / len(x)) ** 0.5:
+            more = f", {zeros:.0%} of them 0 where a NegativeBinomial has {expected:.0%}"
+            return ZeroInflatedNegativeBinomial(()), said + more
+        return NegativeBinomial(()), said
     if low > 0 and _skewness(x) > 1 and abs(_skewness(np.log(x))) < _skewness(x):
         said = f"positive, skewness {_skewness(x):.2g}, of the logarithm {_skewness(np.log(x)):.2g}"
         return Standardised(LogNormal(()), scale=float(f"{np.median(x):.3g}")), said

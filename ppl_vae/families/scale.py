@@ -54,16 +54,31 @@ class Positive(NamedTuple):
     floor: float | None
 
 
-def positive(name: str, kind: Scale, shape: Size, floor: float) -> Positive:
+class Link(NamedTuple):
+    """How the reals become a positive parameter, above its floor.
+
+    Attributes:
+        onto: The reals to the positive numbers.
+        inverse: Of one number.
+    """
+
+    onto: Callable[[Tensor], Tensor]
+    inverse: Callable[[float], float]
+
+
+def positive(
+    name: str, kind: Scale, shape: Size, floor: float, link: Link | None = None
+) -> Positive:
     """Say what a positive parameter of one of the four kinds is made of.
 
-    A learned one is ``floor + softplus(raw)``.
+    A learned one is ``floor + link.onto(raw)``.
 
     Args:
         name: Of the parameter, as the distribution calls it.
         kind: A positive number (known), `Shared`, `PerFeature` or `Predicted`.
         shape: Shape E of one event.
         floor: Below which a learned one never is.
+        link: `SOFTPLUS` unless given.
 
     Raises:
         ValueError: If `kind` is none of the four, or a start value is not above the floor.
@@ -74,12 +89,13 @@ def positive(name: str, kind: Scale, shape: Size, floor: float) -> Positive:
         >>> positive("scale", 2, Size([3]), 1e-3).known
         {'scale': 2.0}
     """
+    link = SOFTPLUS if link is None else link
     if isinstance(kind, Predicted):
-        return Positive({name: shape}, {}, {name: partial(above, floor)}, {}, floor)
+        return Positive({name: shape}, {}, {name: partial(above, floor, link=link)}, {}, floor)
     if isinstance(kind, Shared | PerFeature):
         cells = Size() if isinstance(kind, Shared) else shape
-        start = torch.full(cells, inverse_softplus(_above_floor(name, kind, floor)))
-        return Positive({}, {name: start}, {name: partial(above, floor)}, {}, floor)
+        start = torch.full(cells, link.inverse(_above_floor(name, kind, floor)))
+        return Positive({}, {name: start}, {name: partial(above, floor, link=link)}, {}, floor)
     if is_positive(kind):
         return Positive({}, {}, {}, {name: float(kind)}, None)
     raise ValueError(
@@ -88,14 +104,14 @@ def positive(name: str, kind: Scale, shape: Size, floor: float) -> Positive:
     )
 
 
-def above(floor: float, raw: Tensor) -> Tensor:
-    """Map the reals to what lies above a floor.
+def above(floor: float, raw: Tensor, link: Link | None = None) -> Tensor:
+    """Map the reals to what lies above a floor, by `SOFTPLUS` unless told otherwise.
 
     Example:
         >>> above(0.5, torch.tensor(-100.0))
         tensor(0.5000)
     """
-    return floor + softplus(raw)
+    return floor + (SOFTPLUS if link is None else link).onto(raw)
 
 
 def inverse_softplus(value: float) -> float:
@@ -106,6 +122,43 @@ def inverse_softplus(value: float) -> float:
         0.0
     """
     return value + math.log(-math.expm1(-value))
+
+
+def saturating_exp(raw: Tensor) -> Tensor:
+    """exp(raw) up to where it bends towards 1e6, which it never passes.
+
+    Example:
+        >>> saturating_exp(torch.tensor([0.0, 2.0, 200.0]))
+        tensor([1.0000e+00, 7.3890e+00, 1.0000e+06])
+    """
+    return CEILING * torch.sigmoid(raw - math.log(CEILING))
+
+
+def inverse_saturating_exp(value: float) -> float:
+    """Give the raw number of a value between 0 and 1e6.
+
+    Raises:
+        ValueError: If it is not below 1e6.
+
+    Example:
+        >>> saturating_exp(torch.tensor(inverse_saturating_exp(10.0)))
+        tensor(10.0000)
+    """
+    if not value < CEILING:
+        raise ValueError(
+            f"Got the start value {value:g}; expected one below {CEILING:g}, as larger "
+            "ones make no difference. Try Shared(10.0)."
+        )
+    return math.log(value) - math.log1p(-value / CEILING)
+
+
+CEILING = 1e6
+
+SOFTPLUS = Link(softplus, inverse_softplus)
+"""For scales: linear where they are large, so that a wild output of a network does no harm."""
+
+LOG = Link(saturating_exp, inverse_saturating_exp)
+"""For what may lie anywhere in several powers of ten: learned as a logarithm."""
 
 
 def is_positive(value: object) -> TypeGuard[float]:

@@ -12,7 +12,10 @@ from torch import Size, Tensor, nn
 class HasFeatures(Protocol):
     """What `Features` asks of a family."""
 
-    event_shape: Size
+    @property
+    def event_shape(self) -> Size:
+        """Shape of one event."""
+        ...
 
     def as_features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Events ``(*B, *E)`` to ``(*B, F)``; 0 where a mask says that a cell is missing."""

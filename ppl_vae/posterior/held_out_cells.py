@@ -13,10 +13,10 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.diagnostics import imputation_error
 from ppl_vae.diagnostics.arrays import Floats
 from ppl_vae.posterior.faults import explained
-from ppl_vae.posterior.impute import Imputation, family_of, impute, levels_of
+from ppl_vae.posterior.impute import Imputation, impute, levels_of
 from ppl_vae.posterior.refine import Refined
 from ppl_vae.programs.inputs import program_batch
-from ppl_vae.programs.program import origin
+from ppl_vae.programs.program import family_of, origin
 from ppl_vae.programs.vae import VAE
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Tensor, nn
 
-from ppl_vae.conditional import Family
 from ppl_vae.data.batches import Batch
 from ppl_vae.diagnostics import khat
 from ppl_vae.diagnostics.arrays import Floats
@@ -23,7 +23,7 @@ from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
 from ppl_vae.programs.modes import device_of, drawing, forked_rng
-from ppl_vae.programs.program import origin
+from ppl_vae.programs.program import family_of
 from ppl_vae.programs.runs import Site, probe
 from ppl_vae.programs.traces import Structure
 
@@ -138,11 +138,6 @@ def impute(
     )
 
 
-def family_of(program: nn.Module) -> Family | None:
-    """Give the family of x, where the program says it."""
-    return getattr(getattr(origin(program), "decoder", None), "family", None)
-
-
 def levels_of(program: nn.Module) -> Level | tuple[Level, ...]:
     """What the cells of x measure, one word for all or one for each column."""
     if (family := family_of(program)) is None:
@@ -185,20 +180,15 @@ def _piece(
         place = (ladder < p).sum(0, keepdim=True).clamp(max=num_samples - 1)
         return values.gather(0, place)[0]
 
-    kinds = [levels] if isinstance(levels, str) else list(levels)
-    point = torch.empty_like(x[0])
-    for kind in set(kinds):
-        # The columns of this level; an array without columns is all of one.
-        own = ... if isinstance(levels, str) else [i for i, k in enumerate(kinds) if k == kind]
-        if kind == "nominal":
-            point[..., own] = _mode(x[..., own], weights)
-            continue
-        middle = quantile(0.5)[..., own]
-        if kind == "numeric":
-            found_mean = _mean(mean[..., own], weights)
-            # Heavy tails have no mean, or none that is finite.
-            middle = torch.where(found_mean.isfinite(), found_mean, middle)
-        point[..., own] = middle
+    point = _mean(mean, weights)
+    # Heavy tails have no mean, or none that is finite, and classes have none.
+    point = point.where(point.isfinite(), quantile(0.5))
+    for place, part in fn.parts():
+        kind = levels if isinstance(levels, str) else levels[place]
+        if kind != "numeric":
+            codes, shares = _classes(part, x[..., place], weights)
+            best = shares.argmax(0) if kind == "nominal" else (shares.cumsum(0) < 0.5).sum(0)
+            point[..., place] = codes[best.clamp(max=len(codes) - 1)]
     hidden = ~mask[0]
     point = point.where(hidden, x[0])  # a sum of weights is 1 but for rounding
     ends = (quantile(p) for p in tails)
@@ -227,13 +217,21 @@ def _mean(x: Tensor, weights: Tensor) -> Tensor:
     return torch.where(shares > 0, shares * x, 0.0).sum(0)
 
 
-def _mode(x: Tensor, weights: Tensor) -> Tensor:
-    """The code, of 0, 1 and so on, of the largest weight."""
-    best, share = torch.zeros_like(x[0]), torch.full_like(x[0], -1.0)
-    for code in x.unique():
-        own = torch.where(x == code, _like(weights, x), 0.0).sum(0)
-        best, share = torch.where(own > share, code, best), torch.maximum(share, own)
-    return best
+def _classes(part: TorchDistribution, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The codes of classes ``(K,)``, and p(class | x_seen) of each, ``(K, n, *cells)``.
+
+    p(class | z) is known: averaged over z it is less noisy than the classes drawn.
+    """
+    if not part.has_enumerate_support:
+        raise ValueError(
+            f"Got cells of a {type(part).__name__}, whose family says that they are classes; "
+            "expected one whose classes can be listed. Try a distribution with enumerate_support, "
+            'or level="numeric".'
+        )
+    codes = part.enumerate_support(expand=False).flatten()
+    masses = (part.log_prob(code.expand(x.flatten(0, 1).shape)).exp() for code in codes)
+    shares = torch.stack([_mean(m.unflatten(0, x.shape[:2]).double(), weights) for m in masses])
+    return codes.to(x.dtype), shares
 
 
 def _array(value: Tensor) -> Floats:

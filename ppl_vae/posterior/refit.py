@@ -14,13 +14,13 @@ from torch.distributions import biject_to
 from ppl_vae.conditional import Conditional, NetBuilder
 from ppl_vae.data.batches import Batch
 from ppl_vae.families import MultivariateNormal
-from ppl_vae.nets import MLP
+from ppl_vae.nets import MLP, Features
 from ppl_vae.objectives import ELBO
 from ppl_vae.posterior.draws import observed_values, prior_predictive
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.modes import evaluating, forked_rng
-from ppl_vae.programs.program import Program
+from ppl_vae.programs.program import Program, family_of
 from ppl_vae.programs.registration import register
 from ppl_vae.programs.runs import functions, probe
 from ppl_vae.programs.traces import NoDensityError, Structure, structure
@@ -46,7 +46,7 @@ def refit_guide(
     program: nn.Module,
     x: Any,  # noqa: ANN401
     *,
-    net: NetBuilder = MLP(256, 256),  # noqa: B008
+    net: NetBuilder | None = None,
     epochs: int = 100,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
@@ -65,7 +65,8 @@ def refit_guide(
     Args:
         program: A `VAE` or `Program`, of any guide or none worth the name.
         x: The data whose posterior is wanted.
-        net: Builder of the guide's network.
+        net: Builder of the guide's network; without one two layers of 256, which see the
+            `Features` of x where its family has some (counts as logarithms, classes one-hot).
         epochs: Passes over x.
         batch_size: Rows per step.
         learning_rate: Start of a rate that falls to zero along a cosine.
@@ -111,9 +112,10 @@ def refit_guide(
     latent = sites[0]["value"]
     with forked_rng(latent.device, seed):
         encoder = Conditional(
-            net, MultivariateNormal(sum(sizes)), given=[tuple(c.shape[1:]) for c in covariates]
+            _usual_net(program, batch) if net is None else net,
+            MultivariateNormal(sum(sizes)),
+            given=[tuple(c.shape[1:]) for c in covariates],
         ).to(latent)
-
     _learn_own_draws(program, batch, found, encoder, transforms, batch_size, learning_rate, seed)
     model_of, _ = functions(program)
 
@@ -151,6 +153,11 @@ def refit_guide(
         progress=progress,
     )
     return fresh
+
+
+def _usual_net(program: nn.Module, batch: Batch) -> NetBuilder:
+    net, family = MLP(256, 256), family_of(program)
+    return net if family is None else Features(net, family, mask="mask" in batch.kwargs)
 
 
 def _learn_own_draws(
