@@ -159,6 +159,22 @@ def test_a_refitted_guide_sees_them_too(world):
     assert gap.mean() < 0.2  # without c it would be tens of nats
 
 
+def test_the_report_writes_what_each_part_is_given(world):
+    import re
+
+    from ppl_vae.report.mathematics import identity, objective
+
+    vae, data = world
+    found = diagnose(vae, data, num_samples=30)
+
+    def read(formula):
+        return re.sub("<[^>]+>|&#x2061;", "", str(formula))
+
+    terms = "𝔼q[logp(x|z,c)]−KL(q(z|x,c)‖p(z|c))"
+    assert read(identity(found)) == f"logp(x|c)={terms}+KL(q(z|x,c)‖p(z|x,c))"
+    assert read(objective(found, "ELBO", 1.0)) == terms
+
+
 def test_under_pyros_own_svi(world):
     _, data = world
     vae = program()

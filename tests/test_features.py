@@ -16,10 +16,12 @@ from ppl_vae import (
     Normal,
     Ordinal,
     Poisson,
+    Program,
     Standardised,
     StandardNormal,
     fit,
     impute,
+    refit_guide,
 )
 
 TABLE = Columns(
@@ -39,7 +41,7 @@ def test_each_column_as_its_family_has_it():
     assert torch.allclose(TABLE.as_features(ROW), torch.tensor([SEEN]))
     assert torch.equal(Normal(3).as_features(torch.ones(2, 3)), torch.ones(2, 3))
     quarters = Binomial((2, 2), total=4).as_features(torch.ones(5, 2, 2))
-    assert torch.equal(quarters, torch.ones(5, 4) / 4)
+    assert torch.equal(quarters, torch.full((5, 4), -0.5))
     ends = DiscretisedLogistic(2, levels=256).as_features(torch.tensor([0.0, 255.0]))
     assert torch.equal(ends, torch.tensor([-1.0, 1.0]))
     assert Categorical((2, 2), classes=3).as_features(torch.zeros(5, 2, 2)).shape == (5, 12)
@@ -90,3 +92,20 @@ def test_a_table_with_gaps_from_data_to_imputation():
     assert TABLE.support.check(torch.as_tensor(found.draws)).all()
     _, compiled = trained(x, compiled=True)
     assert compiled == pytest.approx(losses, rel=1e-4)
+
+
+def test_a_fresh_guide_sees_features_unasked():
+    vae = VAE(
+        StandardNormal(2),
+        Conditional(MLP(8), TABLE, given=2),
+        Conditional(Features(MLP(8), TABLE, mask=True), Normal(2), given={"x": 5, "mask": 5}),
+    )
+    x = ROW.repeat(20, 1)
+    gappy = x.clone()
+    gappy[:5, 0] = torch.nan
+    for data, width in ((x, len(SEEN)), (gappy, len(SEEN) + 5)):
+        fresh = refit_guide(vae, data, epochs=1, progress=False)
+        first = next(m for m in fresh.modules() if isinstance(m, torch.nn.Linear))
+        assert first.in_features == width
+    foreign = refit_guide(Program(vae.model, vae.guide, modules=[vae]), x, epochs=1, progress=False)
+    assert next(m for m in foreign.modules() if isinstance(m, torch.nn.Linear)).in_features == 5

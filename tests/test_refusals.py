@@ -30,12 +30,14 @@ from ppl_vae import (
     Adversarial,
     Bernoulli,
     Binomial,
+    Columns,
     Conditional,
     Delta,
     Family,
     FitResult,
     GaussianMixture,
     History,
+    LogNormal,
     NoDensityError,
     NonFiniteError,
     Normal,
@@ -416,6 +418,32 @@ def test_a_scale_finer_than_the_values_is_said_aloud_after_training() -> None:
     trained(a_vae(likelihood=Normal(6, scale=PerFeature(0.45))), x, **still)
 
 
+def test_columns_are_watched_each_by_its_own_family() -> None:
+    x = torch.randn(24, 6, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = (x[:, 1] > 0).float()  # of a Normal: gap 1, resolution 0.5
+    x[:, 2] = (x[:, 2] > 0).float()  # of a Bernoulli, which has no scale
+    x[:, 3] = x[:, 3].exp().round(decimals=1) + 1  # ties of a log-normal say nothing of its scale
+    still = {"optimizer": (torch.optim.SGD, {"lr": 0.0})}
+
+    def table(near: float, floor: float = 1e-3) -> Family:
+        one, other = Normal((), scale=PerFeature(near)), Bernoulli(())
+        ends = [LogNormal((), scale=PerFeature(near)), one]
+        last = Normal((), scale=PerFeature(0.9), min_scale=floor)
+        return Columns({str(d): f for d, f in enumerate([one, one, other, *ends, last])})
+
+    for family, pattern in (
+        (table(0.3), r"at 1 of 6 cells \(1\), .* 0\.5 .*min_scale=0\.5"),
+        (table(0.6, floor=0.89), r"floor 0\.89 at 1 of 6 cells \(5\)"),
+    ):
+        with pytest.warns(UserWarning, match=pattern) as said:
+            trained(a_vae(likelihood=family), x, **still)
+        assert len(said) == 1
+    trained(a_vae(likelihood=table(0.6)), x, **still)
+    x[:, 0] = x[:, 2] = 1.0
+    with pytest.warns(UserWarning, match=r"1 of 6 cells \(0\) of the data are constant"):
+        trained(a_vae(likelihood=table(0.6)), x, **still)
+
+
 def test_a_scale_that_collapses_on_a_column_of_few_values_is_said_aloud() -> None:
     x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
     x[:, 3] = x[:, 0].sign()
@@ -479,7 +507,7 @@ def test_suspect_cells_have_the_gaps_that_all_rows_have(event) -> None:
     for scale in (1e-3, 0.04, 0.1, 0.2, 1.0):
         learned = torch.full(event, scale, dtype=torch.float64)
         near = learned < 2e-3
-        got, repeat = floors._gaps(x, learned, near, on_reals=True)
+        got, repeat = floors._gaps(x, learned, near, on_reals=torch.tensor(True))
         fine = finest.isfinite() & tied & (learned < floors.PEAK * finest)
         assert torch.equal(got.isfinite() & repeat & (learned < floors.PEAK * got), fine)
         assert torch.equal(got[near | fine], finest[near | fine])

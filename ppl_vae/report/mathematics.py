@@ -33,11 +33,12 @@ def drawn(line: Line) -> Markup:
 
 def identity(d: Diagnosis) -> Markup:
     """Give the three terms of log p(x) in the program's own names."""
-    z, x = _join(d.latents), _join(d.observed)
+    both = _covariates(d, "prior", "likelihood")
+    evidence, posterior = _law_of(d.observed, both), _law_of(d.latents, d.observed, both)
     return _math(
-        LOG + _p("p", x) + _mo("=") + _reconstruction(x, z)
-        + _mo("−") + _divergence(_p("q", z, x), _p("p", z))
-        + _mo("+") + _divergence(_p("q", z, x), _p("p", z, x))
+        LOG + _p("p", *evidence) + _mo("=") + _reconstruction(d)
+        + _mo("−") + _divergence(_p("q", *_guide(d)), _p("p", *_prior(d)))
+        + _mo("+") + _divergence(_p("q", *_guide(d)), _p("p", *posterior))
     )  # fmt: skip
 
 
@@ -49,20 +50,19 @@ def objective(d: Diagnosis, name: str, weight: float | None = None) -> Markup | 
         name: "ELBO", "Adversarial" or another's.
         weight: That of the KL or of the critic; None leaves it a letter, 1 is not written.
     """
-    z, x = _join(d.latents), _join(d.observed)
     point = any(w.role == "guide" and w.family.startswith("Delta") for w in d.lines)
     if name == "Adversarial":
         critic = Markup("<mi>D</mi>")
         fooled = _sub(Markup("<mi>𝔼</mi>"), Markup("<mi>q</mi>"))
         return _math(
-            _reconstruction(x, z) + _mo("+") + _weight(weight, "w") + fooled
-            + _fenced("[", LOG + critic + _fenced("(", z, ")"), "]")
+            _reconstruction(d) + _mo("+") + _weight(weight, "w") + fooled
+            + _fenced("[", LOG + critic + _fenced("(", _join(d.latents), ")"), "]")
         )  # fmt: skip
     if name == "ELBO" and point:
-        return _math(_reconstruction(x, z) + _mo("+") + LOG + _p("p", z))
+        return _math(_reconstruction(d) + _mo("+") + LOG + _p("p", *_prior(d)))
     if name == "ELBO":
-        divergence = _weight(weight, "β") + _divergence(_p("q", z, x), _p("p", z))
-        return _math(_reconstruction(x, z) + _mo("−") + divergence)
+        divergence = _divergence(_p("q", *_guide(d)), _p("p", *_prior(d)))
+        return _math(_reconstruction(d) + _mo("−") + _weight(weight, "β") + divergence)
     return None
 
 
@@ -145,9 +145,29 @@ def _conditioned(site: str, given: Sequence[str]) -> Markup:
     return _join([site]) + (_mo("|") + _join(given) if given else Markup(""))
 
 
-def _reconstruction(x: Markup, z: Markup) -> Markup:
+def _reconstruction(d: Diagnosis) -> Markup:
     mean = _sub(Markup("<mi>𝔼</mi>"), Markup("<mi>q</mi>"))
-    return mean + _fenced("[", LOG + _p("p", x, z), "]")
+    likelihood = _law_of(d.observed, d.latents, _covariates(d, "likelihood"))
+    return mean + _fenced("[", LOG + _p("p", *likelihood), "]")
+
+
+def _prior(d: Diagnosis) -> tuple[Markup, Markup | None]:
+    return _law_of(d.latents, _covariates(d, "prior"))
+
+
+def _guide(d: Diagnosis) -> tuple[Markup, Markup | None]:
+    return _law_of(d.latents, d.observed, _covariates(d, "guide"))
+
+
+def _covariates(d: Diagnosis, *roles: str) -> tuple[str, ...]:
+    """What is given beside latents and data."""
+    given = (name for line in d.lines if line.role in roles for name in line.given)
+    return tuple(dict.fromkeys(n for n in given if n not in (*d.latents, *d.observed)))
+
+
+def _law_of(of: Sequence[str], *given: Sequence[str]) -> tuple[Markup, Markup | None]:
+    names = [name for group in given for name in group]
+    return _join(of), _join(names) if names else None
 
 
 def _divergence(q: Markup, p: Markup) -> Markup:

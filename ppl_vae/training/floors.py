@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -14,6 +15,7 @@ from ppl_vae.conditional import Conditional, Family
 from ppl_vae.data import resolution
 from ppl_vae.data.batches import Batch
 from ppl_vae.data.resolution import gaps
+from ppl_vae.distributions import Joint
 from ppl_vae.programs.modes import drawing
 from ppl_vae.programs.vae import VAE
 
@@ -37,16 +39,17 @@ def warn_of_data(program: nn.Module, batch: Batch) -> None:
             "there. Try standardising, (x - x.mean(0)) / x.std(0), or Standardised(family, ...).",
             stacklevel=3,
         )
-    if family.min_scale is None:
+    floors = _by_cell(family, lambda f: f.min_scale or 0.0)
+    if not floors.any():
         return
-    constant = _constant(x)
+    constant = _constant(x).cpu() & (floors > 0)
     shared = family.shared.get("scale")  # one scale for all cells does not shrink for one of them
     one_for_all = shared is not None and shared.numel() < constant.numel()
     if constant.all() or (constant.any() and not one_for_all):
         warnings.warn(
             f"{_cells(constant)} of the data are constant: under a learned scale the likelihood "
-            f"there grows until the scale meets its floor {family.min_scale:g}, and tells nothing. "
-            "Try leaving such columns out, or a known scale.",
+            f"there grows until the scale meets its floor {floors[constant].max():g}, and tells "
+            "nothing. Try leaving such columns out, or a known scale.",
             stacklevel=3,
         )
 
@@ -55,7 +58,8 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
     """Warn, after training, of scales on their floor or finer than the values of their cell."""
     if not isinstance(program, VAE) or (family := _family(program)) is None:
         return
-    if (floor := family.min_scale) is None:
+    floors = _by_cell(family, lambda f: f.min_scale or 0.0)
+    if not floors.any():
         return
     x, few = batch.tensors[0], batch.take(torch.arange(min(batch.rows, 512), device=batch.device))
     with drawing(program, seed=0), pyro.validation_enabled(False):
@@ -64,7 +68,7 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
         z = guide.rsample() if guide.has_rsample else guide.sample()
         covariates = {k: v for k, v in few.kwargs.items() if k != "mask"}
         likelihood = program.likelihood(z, **covariates)
-        scale = _scale(likelihood).expand(z.shape[:1] + family.event_shape)
+        scale = _scale(likelihood, family).expand(z.shape[:1] + family.event_shape)
         learned = scale.contiguous().median(0).values.double().cpu()  # torch errs on expanded ones
     # Not its stddev: a Student t has none, however well it is trained.
     if not all(v.isfinite().all() for v in tensors_of(likelihood)):
@@ -73,34 +77,38 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
             "a smaller learning rate, or clip_norm=10.",
             stacklevel=3,
         )
-    near = learned < NEAR * floor
+    near = learned < NEAR * floors
+    on_reals = _by_cell(family, _on_reals)
     mask = batch.kwargs.get("mask")
-    finest, tied = _gaps(x, learned, near, on_reals=_on_reals(family), mask=mask)
+    finest, tied = _gaps(x, learned, near, on_reals=on_reals, mask=mask)
     varies = finest.isfinite()  # of others `warn_of_data` has spoken
     # A gap is a resolution where values repeat: real numbers have gaps too, but no ties.
-    fine = varies & tied & (learned < PEAK * finest) & _on_reals(family)
+    fine = varies & tied & (learned < PEAK * finest) & on_reals
     if fine.any():
         warnings.warn(
-            f"The learned scale has fallen to {learned[fine].min():.2g} (its floor is {floor:g}) "
-            f"at {_cells(fine)}, below the resolution of the data there, {finest[fine].min():.2g} "
-            "(half the smallest gap): the likelihood claims more precision than they have. Try "
-            f"min_scale={finest[fine].median():.2g}, or leaving the column out.",
+            f"The learned scale has fallen to {learned[fine].min():.2g} (its floor is "
+            f"{floors[fine].min():g}) at {_cells(fine)}, below the resolution of the data there, "
+            f"{finest[fine].min():.2g} (half the smallest gap): the likelihood claims more "
+            f"precision than they have. Try min_scale={finest[fine].median():.2g}, or leaving the column out.",
             stacklevel=3,
         )
     stuck = varies & near & ~fine
     if stuck.any():
         warnings.warn(
-            f"The learned scale sits on its floor {floor:g} at {_cells(stuck)}, or within {NEAR} "
-            "times of it, for half of the data or more (half the smallest gap there is "
-            f"{finest[stuck].min():.2g}): the likelihood is what the floor makes it. Try a larger "
-            "min_scale, or leaving the column out.",
+            f"The learned scale sits on its floor {floors[stuck].min():g} at {_cells(stuck)}, or "
+            f"within {NEAR} times of it, for half of the data or more (half the smallest gap there "
+            f"is {finest[stuck].min():.2g}): the likelihood is what the floor makes it. Try a "
+            "larger min_scale, or leaving the column out.",
             stacklevel=3,
         )
 
 
 def tensors_of(distribution: Any) -> list[Tensor]:  # noqa: ANN401
     """What a distribution was built from, its parameters."""
-    return [v for v in vars(_base(distribution)).values() if isinstance(v, Tensor)]
+    base = _base(distribution)
+    if isinstance(base, Joint):
+        return [v for part in base.parts for v in tensors_of(part)]
+    return [v for v in vars(base).values() if isinstance(v, Tensor)]
 
 
 def _far(family: Family, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +146,7 @@ def _constant(x: Tensor) -> Tensor:
 
 
 def _gaps(
-    x: Tensor, learned: Tensor, near: Tensor, *, on_reals: bool, mask: Tensor | None = None
+    x: Tensor, learned: Tensor, near: Tensor, *, on_reals: Tensor, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Half the smallest gap, and whether values repeat, of cells that a warning may be about.
 
@@ -153,7 +161,7 @@ def _gaps(
         tied = torch.tensor([bool(same[0]) for _, same in found])
         return finest.double().reshape(shape), tied.reshape(shape)
     some = torch.as_tensor(resolution(x[:: -(-len(x) // ROWS)].cpu().numpy()))
-    suspects = near.flatten() | ((learned.flatten() < PEAK * some) & on_reals)
+    suspects = near.flatten() | ((learned.flatten() < PEAK * some) & on_reals.flatten())
     finest, tied = torch.full_like(some, torch.inf), torch.zeros_like(suspects)
     for cells in suspects.nonzero().squeeze(1).split(max(1, SIZE // len(x))):
         smallest, same = gaps(x[:, cells.to(x.device)].cpu().numpy())
@@ -170,15 +178,27 @@ def _on_reals(family: Family) -> bool:
     return isinstance(family.support, type(constraints.real))
 
 
+def _by_cell(family: Family, of: Callable[[Family], float]) -> Tensor:
+    """What `of` says of each cell's family, ``(*E,)``."""
+    if family.columns:
+        return torch.tensor([of(f) for f in family.columns])
+    return torch.full(family.event_shape, of(family))
+
+
 def _base(distribution: Any) -> Any:  # noqa: ANN401
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     return distribution
 
 
-def _scale(distribution: Any) -> Tensor:  # noqa: ANN401
-    """What has the floor: the scale, or the diagonal of the Cholesky factor."""
+def _scale(distribution: Any, family: Family) -> Tensor:  # noqa: ANN401
+    """What has the floor: the scale, or the diagonal of the Cholesky factor; 1 without a floor."""
     base = _base(distribution)
+    if isinstance(base, Joint):
+        cells = zip(base.parts, family.columns, strict=True)
+        return torch.stack([_scale(part, f).double().cpu() for part, f in cells], -1)
+    if family.min_scale is None:
+        return torch.ones(distribution.batch_shape)
     if hasattr(base, "scale_tril"):
         return torch.diagonal(base.scale_tril, dim1=-2, dim2=-1)
     scale: Tensor = base.scale if hasattr(base, "scale") else distribution.stddev
