@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from ppl_vae.nets.mlp import MLP
@@ -12,7 +13,8 @@ class GatedMLP:
 
     h and g are linear (Dauphin et al. 2017, arXiv:1612.08083, eq. 1). With two layers of 300 it is
     the network of Tomczak and Welling 2018 (VAE with a VampPrior, section 5). A layer has twice
-    the weights of an `MLP`'s.
+    the weights of an `MLP`'s. As a gate halves what passes, weights start larger than torch's: as
+    Glorot and Bengio 2010 (Understanding the difficulty of training, eq. 16) have it, h and g each.
 
     Args:
         hidden: Widths of the hidden layers; none gives one linear layer.
@@ -39,8 +41,16 @@ class GatedMLP:
         widths = (in_features, *self.hidden)
         layers: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.Linear(a, 2 * b), nn.GLU()]  # h and g side by side
-        return nn.Sequential(*layers, nn.Linear(widths[-1], out_features))
+            layers += [_started(nn.Linear(a, 2 * b), 2), nn.GLU()]  # h and g side by side
+        return nn.Sequential(*layers, _started(nn.Linear(widths[-1], out_features), 1))
 
     def __repr__(self) -> str:
         return f"GatedMLP({', '.join(map(str, self.hidden))})"
+
+
+def _started(layer: nn.Linear, blocks: int) -> nn.Linear:
+    """The layer, its weights drawn as those of so many layers side by side."""
+    with torch.no_grad():
+        for block in layer.weight.chunk(blocks):
+            nn.init.xavier_normal_(block)
+    return layer

@@ -89,7 +89,8 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
             f"The learned scale has fallen to {learned[fine].min():.2g} (its floor is "
             f"{floors[fine].min():g}) at {_cells(fine)}, below the resolution of the data there, "
             f"{finest[fine].min():.2g} (half the smallest gap): the likelihood claims more "
-            f"precision than they have. Try min_scale={finest[fine].median():.2g}, or leaving the column out.",
+            f"precision than they have. Try min_scale={finest[fine].median():.2g}, or leaving the "
+            "column out.",
             stacklevel=3,
         )
     stuck = varies & near & ~fine
