@@ -1,8 +1,9 @@
-"""A VAE and an AAE of handwritten digits, trained, diagnosed and laid side by side."""
+"""A VAE of handwritten digits, the same under another objective and another prior, side by side."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
 from ppl_vae.conditional import Conditional
 from ppl_vae.data import digits
@@ -21,7 +23,7 @@ from ppl_vae.families import Binomial, Normal
 from ppl_vae.nets import MLP
 from ppl_vae.objectives import ELBO, Adversarial, Objective
 from ppl_vae.posterior import refit_guide
-from ppl_vae.priors import StandardNormal
+from ppl_vae.priors import GaussianMixture, StandardNormal
 from ppl_vae.programs import VAE
 from ppl_vae.training import fit
 
@@ -30,8 +32,8 @@ HELD_OUT = 500  # of 1797 digits
 WEIGHT = 20.0  # of the critic: at 10 the match of q(z) and p(z) comes slower
 
 NEXT = (
-    "Swap the prior: GaussianMixture(torch.randn(10, 2), learned=True) where StandardNormal(2) "
-    'was, and nothing else; then report("priors.html", diagnose(…), diagnose(…)).',
+    "Swap another part: NeuralSpline flows, StudentTPrior or a VampPrior where the mixture was; "
+    "MultivariateNormal(2) where the guide's Normal(2) was. See docs/choose/.",
     "Open the latent space: eight dimensions in prior, decoder and encoder. Watch the "
     "reconstructions, the three terms and the active units.",
     "Bring your own data: fit(program, x) takes any array, and counts, binary and real cells have "
@@ -44,12 +46,14 @@ class DemoResult(NamedTuple):
 
     Attributes:
         vae: What was found out about the VAE.
-        aae: The same of the AAE.
-        page: The report of both side by side.
+        aae: The same of the AAE: another objective.
+        mixture: The same of the VAE under a learned mixture of ten: another prior.
+        page: The report of all three side by side.
     """
 
     vae: Diagnosis
     aae: Diagnosis
+    mixture: Diagnosis
     page: Path
 
 
@@ -63,23 +67,24 @@ def demo(
     progress: bool = True,
     console: Console | None = None,
 ) -> DemoResult:
-    """Train one program under two objectives on digits, diagnose both on digits held out.
+    """Train a program on digits, swap its objective, swap its prior; diagnose on digits held out.
 
     The program is z ~ N(0, I) in two dimensions, x|z ~ Binomial(16, decoder(z)), with the guide
-    z|x ~ N(encoder(x)). Under `ELBO` it is a VAE, under `Adversarial` an AAE. Writes ``vae.html``,
-    ``aae.html`` and ``report.html``, which has both side by side.
+    z|x ~ N(encoder(x)). Under `ELBO` it is a VAE, under `Adversarial` an AAE; the third has a
+    mixture of ten Gaussians as p(z), learned with the rest. Writes a page for each, and
+    ``report.html``, which has all three side by side.
 
     Args:
         out: The folder to write to; it is made if it is not there.
         seed: Seeds the split, start values, training and all draws: one seed, one result.
-        epochs: Passes over the training digits, for both.
-        refit_epochs: Passes over the held-out digits for the fresh guides, for both.
+        epochs: Passes over the training digits, for each.
+        refit_epochs: Passes over the held-out digits for the fresh guides, for each.
         num_samples: Draws of z per digit in the diagnosis.
         progress: Show progress bars.
         console: Where to print; the terminal when absent.
 
     Returns:
-        Both diagnoses and the path of the report.
+        The three diagnoses and the path of the report.
 
     Raises:
         ValueError: If `out` is a file, or lies in a folder that cannot be made.
@@ -96,7 +101,7 @@ def demo(
     )  # fmt: skip
     page = reports(folder, *found, progress=progress)
     console.print()
-    console.print(table(*found))
+    console.print(table(*found[:2]))
     for sentence in conclusion(found):
         console.print(escape(sentence), highlight=False)
     console.print(f"{time.perf_counter() - start:.0f} s in all, seed {seed}.\n", highlight=False)
@@ -111,24 +116,24 @@ def demo(
 
 def train_and_diagnose(
     *, seed: int, epochs: int, refit_epochs: int, num_samples: int, progress: bool, console: Console
-) -> tuple[Diagnosis, Diagnosis]:
-    """Train the program under both objectives, and diagnose it on the digits held out.
+) -> tuple[Diagnosis, Diagnosis, Diagnosis]:
+    """Train the three programs, and diagnose them on the digits held out.
 
     The arguments are those of `demo`.
 
     Returns:
-        The VAE's diagnosis and the AAE's.
+        The diagnoses of the VAE, the AAE and the VAE under a mixture.
     """
     train, held_out, labels = _split(seed)
     console.print(
         f"{len(train)} digits to train on, {len(held_out)} held out; 8 x 8 counts of 0..16, so "
-        "x|z is Binomial(16). One program, two objectives.",
+        "x|z is Binomial(16). One program; then another objective, then another prior.",
         highlight=False,
     )
 
-    def diagnosed(name: str, objective: Objective) -> Diagnosis:
-        console.print(f"\n[bold]{name}[/bold], under {type(objective).__name__}:", highlight=False)
-        program = _program(seed)
+    def diagnosed(name: str, program: VAE, objective: Objective) -> Diagnosis:
+        said = f"[bold]{name}[/bold], {escape(repr(program.prior))} under"
+        console.print(f"\n{said} {type(objective).__name__}:", highlight=False)
         history = fit(
             program, train, objective=objective, epochs=epochs, validation=held_out, seed=seed,
             progress=progress,
@@ -141,7 +146,11 @@ def train_and_diagnose(
                 num_samples=num_samples, seed=seed,
             )  # fmt: skip
 
-    return diagnosed("VAE", ELBO()), diagnosed("AAE", Adversarial(weight=WEIGHT))
+    return (
+        diagnosed("VAE", _program(seed, lambda: StandardNormal(2)), ELBO()),
+        diagnosed("AAE", _program(seed, lambda: StandardNormal(2)), Adversarial(weight=WEIGHT)),
+        diagnosed("mixture", _program(seed, _mixture), ELBO()),
+    )
 
 
 def table(*diagnoses: Diagnosis) -> Table:
@@ -162,15 +171,17 @@ def table(*diagnoses: Diagnosis) -> Table:
     return shown
 
 
-def _program(seed: int) -> VAE:
+def _program(seed: int, prior: Callable[[], nn.Module]) -> VAE:
     """Build the program; the same start values every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return VAE(
-            StandardNormal(2),
-            Conditional(MLP(128, 128), Binomial((8, 8), total=16), given=2),
-            Conditional(MLP(128, 128), Normal(2), given=(8, 8)),
-        )
+        decoder = Conditional(MLP(128, 128), Binomial((8, 8), total=16), given=2)
+        encoder = Conditional(MLP(128, 128), Normal(2), given=(8, 8))
+        return VAE(prior(), decoder, encoder)
+
+
+def _mixture() -> GaussianMixture:
+    return GaussianMixture(torch.randn(10, 2), learned=True)
 
 
 def _split(seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:

@@ -168,7 +168,7 @@ def test_the_report_writes_what_each_part_is_given(world):
     found = diagnose(vae, data, num_samples=30)
 
     def read(formula):
-        return re.sub("<[^>]+>|&#x2061;", "", str(formula))
+        return re.sub("<[^>]+>|&#x2061;| ", "", str(formula))
 
     terms = "𝔼q[logp(x|z,c)]−KL(q(z|x,c)‖p(z|c))"
     assert read(identity(found)) == f"logp(x|c)={terms}+KL(q(z|x,c)‖p(z|x,c))"

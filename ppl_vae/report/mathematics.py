@@ -35,11 +35,11 @@ def identity(d: Diagnosis) -> Markup:
     """Give the three terms of log p(x) in the program's own names."""
     both = _covariates(d, "prior", "likelihood")
     evidence, posterior = _law_of(d.observed, both), _law_of(d.latents, d.observed, both)
-    return _math(
-        LOG + _p("p", *evidence) + _mo("=") + _reconstruction(d)
-        + _mo("−") + _divergence(_p("q", *_guide(d)), _p("p", *_prior(d)))
-        + _mo("+") + _divergence(_p("q", *_guide(d)), _p("p", *posterior))
-    )  # fmt: skip
+    return _lines(
+        LOG + _p("p", *evidence) + _mo("=") + _reconstruction(d),
+        _mo("−") + _divergence(_p("q", *_guide(d)), _p("p", *_prior(d))),
+        _mo("+") + _divergence(_p("q", *_guide(d)), _p("p", *posterior)),
+    )
 
 
 def objective(d: Diagnosis, name: str, weight: float | None = None) -> Markup | None:
@@ -54,15 +54,13 @@ def objective(d: Diagnosis, name: str, weight: float | None = None) -> Markup | 
     if name == "Adversarial":
         critic = Markup("<mi>D</mi>")
         fooled = _sub(Markup("<mi>𝔼</mi>"), Markup("<mi>q</mi>"))
-        return _math(
-            _reconstruction(d) + _mo("+") + _weight(weight, "w") + fooled
-            + _fenced("[", LOG + critic + _fenced("(", _join(d.latents), ")"), "]")
-        )  # fmt: skip
+        judged = _fenced("[", LOG + critic + _fenced("(", _join(d.latents), ")"), "]")
+        return _lines(_reconstruction(d), _mo("+") + _weight(weight, "w") + fooled + judged)
     if name == "ELBO" and point:
         return _math(_reconstruction(d) + _mo("+") + LOG + _p("p", *_prior(d)))
     if name == "ELBO":
         divergence = _divergence(_p("q", *_guide(d)), _p("p", *_prior(d)))
-        return _math(_reconstruction(d) + _mo("−") + _weight(weight, "β") + divergence)
+        return _lines(_reconstruction(d), _mo("−") + _weight(weight, "β") + divergence)
     return None
 
 
@@ -197,8 +195,15 @@ def _fenced(left: str, inside: Markup, right: str) -> Markup:
 
 
 def _mo(symbol: str) -> Markup:
+    if symbol in "−+":  # with space on both sides where one starts a term, too
+        return Markup(f"<mo form='infix'>{symbol}</mo>")
     bar = " stretchy='false' lspace='0.17em' rspace='0.17em'" if symbol in "|‖" else ""
     return Markup(f"<mo{bar}>{symbol}</mo>")
+
+
+def _lines(*terms: Markup) -> Markup:
+    """Terms that a narrow column may break apart: browsers do not break within a formula."""
+    return Markup(" ").join(_math(term) for term in terms)
 
 
 def _math(inside: Markup) -> Markup:
