@@ -6,7 +6,6 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Size, Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
@@ -17,7 +16,7 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import ELBO
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import COLUMNS, program_batch
-from ppl_vae.programs.modes import drawing, evaluating
+from ppl_vae.programs.modes import drawing, frozen
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.registration import register
 from ppl_vae.programs.runs import functions, probe, rows_first, run_guide
@@ -129,13 +128,13 @@ def refine(
     model_of, guide_of = functions(program)
 
     def frozen_model(*args: Tensor, _row: Tensor, **kwargs: Tensor) -> Any:  # noqa: ANN401
-        with evaluating(program), poutine.block(hide_types=["param"]):
+        with frozen(program):
             return model_of(*args, **kwargs)
 
     def guide(*args: Tensor, _row: Tensor, **kwargs: Tensor) -> None:
         register(moves)
         at = {n: (*frees[n], move) for n, move in zip(sites, moves, strict=True)}
-        with evaluating(program), poutine.block(hide_types=["param"]), _Moved(at, _row):
+        with frozen(program), _Moved(at, _row):
             guide_of(*args, **kwargs)
 
     better = Refined(frozen_model, guide, modules=[moves, program], plate=found.plate)

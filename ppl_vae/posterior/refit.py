@@ -7,7 +7,6 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Size, Tensor, nn
 from torch.distributions import biject_to
 
@@ -19,7 +18,7 @@ from ppl_vae.objectives import ELBO
 from ppl_vae.posterior.draws import observed_values, prior_predictive
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import COLUMNS, program_batch
-from ppl_vae.programs.modes import evaluating, forked_rng
+from ppl_vae.programs.modes import forked_rng, frozen
 from ppl_vae.programs.program import Program, family_of
 from ppl_vae.programs.registration import register
 from ppl_vae.programs.runs import functions, probe
@@ -120,7 +119,7 @@ def refit_guide(
     model_of, _ = functions(program)
 
     def frozen_model(*args: Tensor, **kwargs: Tensor) -> Any:  # noqa: ANN401
-        with evaluating(program), poutine.block(hide_types=["param"]):
+        with frozen(program):
             return model_of(*args, **kwargs)
 
     def guide(*args: Tensor, **kwargs: Tensor) -> None:

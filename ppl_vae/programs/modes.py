@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import pyro
 import torch
+from pyro import poutine
 from torch import nn
 
 
@@ -32,6 +33,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Run a program as it is: in eval mode, its parameters out of an optimiser's sight."""
+    with evaluating(module), poutine.block(hide_types=["param"]):
+        yield
 
 
 @contextmanager
