@@ -23,7 +23,6 @@ Usage: python benchmarks/priors.py [--quick] [--data-dir DIR] [--work DIR] [--ce
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -31,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import machine, record
+from record import machine, record, resumed
 from torch import Tensor
 
 from ppl_vae import (
@@ -76,20 +75,14 @@ def main() -> None:
         record(__file__, table(rows), seed=0, started=started, quick=True)
         return
     work = Path(options.work)
-    work.mkdir(parents=True, exist_ok=True)
-    for name in options.cells.split(","):
-        found = work / f"{name}.json"
-        if found.exists():
-            continue
+
+    def run(name: str) -> dict[str, Any]:
         which, prior, seed = name.split("-")
         data = images(Path(options.data_dir) / DATA[which][0], inverted=which == "caltech")
-        row = cell(which, prior, int(seed), data, checkpoint=work / f"{name}.safetensors")
-        found.write_text(json.dumps(row), encoding="utf-8")
-    missing = [name for name in CELLS if not (work / f"{name}.json").exists()]
-    if missing:
-        print(json.dumps({"not_done": missing}))
+        return cell(which, prior, int(seed), data, checkpoint=work / f"{name}.safetensors")
+
+    if (rows := resumed(work, CELLS, options.cells.split(","), run)) is None:
         return
-    rows = [json.loads((work / f"{name}.json").read_text(encoding="utf-8")) for name in CELLS]
     record(__file__, table(rows), seed=0, started=started)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,33 @@ def record(
     shown = {"script": name, **headline, "wall_time_s": found["wall_time_s"]}
     print(json.dumps(shown, allow_nan=False))
     return path
+
+
+def resumed(
+    work: Path, names: Sequence[str], chosen: Sequence[str], run: Callable[[str], Any]
+) -> list[Any] | None:
+    """Run the pieces of a long benchmark that are not done yet, each kept in a file of its own.
+
+    Args:
+        work: The folder of those files; a run that is cut off goes on from there, and two
+            processes may share the work.
+        names: Of all pieces.
+        chosen: Those to run now.
+        run: Gives what a piece found, anything that JSON can hold.
+
+    Returns:
+        What all pieces found, in order; None, with a line that says so, while some are missing.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        found = work / f"{name}.json"
+        if not found.exists():
+            value = json.dumps(run(name))
+            found.write_text(value, encoding="utf-8")
+    if missing := [name for name in names if not (work / f"{name}.json").exists()]:
+        print(json.dumps({"not_done": missing}))
+        return None
+    return [json.loads((work / f"{name}.json").read_text(encoding="utf-8")) for name in names]
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,9 @@ column, scikit-learn's IterativeImputer (with logistic regressions for classes),
 Data: uci_adult_wine.npz, keys {Adult,Wine}_x, _type, _nclass and _missing20_k (packed, 1 = hidden),
 in --data-dir or $PPL_VAE_DATA.
 
-Usage: python benchmarks/tables.py [--quick] [--data-dir DIR] [--masks N]
+An hour and more: --work keeps what each mask gave, and a run that is cut off goes on from there.
+
+Usage: python benchmarks/tables.py [--quick] [--data-dir DIR] [--work DIR] [--cells NAME,...]
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from record import record
+from record import record, resumed
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 from sklearn.linear_model import LogisticRegression
@@ -52,10 +54,12 @@ from ppl_vae import (
 )
 from ppl_vae.diagnostics import imputation_error
 
-SEED, LATENT, HIDDEN, EPOCHS = 0, 10, 128, {"Adult": 40, "Wine": 150, "penguins": 3}
+SEED, LATENT, HIDDEN, EPOCHS = 0, 10, 128, {"Adult": 40, "Wine": 150, "made up": 100}
+CELLS = [f"{name}-{mask + 1}" for name in ("Adult", "Wine") for mask in range(10)]
 LEVELS = {"count": "numeric", "pos": "numeric", "real": "numeric", "cat": "nominal"}
 
 Floats = NDArray[np.float64]
+Set = tuple[str, Floats, list[str], list[int], NDArray[np.bool_]]
 
 
 def families(x: Floats, types: list[str], classes: list[int]) -> dict[str, Family]:
@@ -154,25 +158,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="300 made-up rows")
     parser.add_argument("--data-dir", default=os.environ.get("PPL_VAE_DATA", "."))
-    parser.add_argument("--masks", type=int, default=10)
+    parser.add_argument("--work", default="tables", help="folder of what each mask gave")
+    parser.add_argument("--cells", default=",".join(CELLS), help="such as Adult-1,Wine-1")
     options = parser.parse_args()
     started = time.perf_counter()
-    sets = [made_up()] if options.quick else published(Path(options.data_dir), options.masks)
-    rows: list[dict[str, Any]] = []
-    for name, truth, types, classes, masks in sets:
-        levels: Any = [LEVELS.get(t, t) for t in types]
-        for k, hidden in enumerate(masks):
-            gappy = np.where(hidden, np.nan, truth)
-            for method, run in METHODS.items():
-                begun = time.perf_counter()
-                point = run(gappy, types, classes, EPOCHS.get(name, 100))
-                errors = imputation_error(truth, point, hidden, levels, classes=classes)
-                kinds = np.array(types)
-                found = {t: float(np.nanmean(errors[kinds == t])) for t in sorted(set(types))}
-                row = {"data": name, "mask": k + 1, "method": method, **found}
-                rows.append({**row, "seconds": round(time.perf_counter() - begun, 1)})
-                print(json.dumps(row), flush=True)
-    record(__file__, table(rows), seed=SEED, started=started, quick=options.quick)
+    if options.quick:
+        record(__file__, table(cell(made_up(), 1)), seed=SEED, started=started, quick=True)
+        return
+
+    def run(name: str) -> list[dict[str, Any]]:
+        which, mask = name.split("-")
+        return cell(published(Path(options.data_dir), which, int(mask)), int(mask))
+
+    if (found := resumed(Path(options.work), CELLS, options.cells.split(","), run)) is not None:
+        rows = [row for rows in found for row in rows]
+        record(__file__, table(rows), seed=SEED, started=started)
+
+
+def cell(data: Set, mask: int) -> list[dict[str, Any]]:
+    """One table under one mask, by every method."""
+    name, truth, types, classes, hidden = data
+    levels: Any = [LEVELS.get(t, t) for t in types]
+    gappy, kinds = np.where(hidden, np.nan, truth), np.array(types)
+    rows = []
+    for method, run in METHODS.items():
+        begun = time.perf_counter()
+        point = run(gappy, types, classes, EPOCHS[name])
+        errors = imputation_error(truth, point, hidden, levels, classes=classes)
+        found = {t: float(np.nanmean(errors[kinds == t])) for t in sorted(set(types))}
+        row = {"data": name, "mask": mask, "method": method, **found}
+        rows.append({**row, "seconds": round(time.perf_counter() - begun, 1)})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,21 +214,13 @@ def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return figures
 
 
-Set = tuple[str, Floats, list[str], list[int], list[NDArray[np.bool_]]]
-
-
-def published(folder: Path, count: int) -> list[Set]:
-    """Adult and Wine with their masks."""
-    found: list[Set] = []
+def published(folder: Path, name: str, mask: int) -> Set:
+    """Adult or Wine, and what one of the masks hides."""
     with np.load(folder / "uci_adult_wine.npz", allow_pickle=False) as file:
-        for name in ("Adult", "Wine"):
-            x, types = file[f"{name}_x"].copy(), file[f"{name}_type"].tolist()
-            x[:, [t in ("cat", "ordinal") for t in types]] -= 1  # codes start at 0
-            packed = [file[f"{name}_missing20_{k + 1}"] for k in range(count)]
-            masks = [np.unpackbits(p, axis=1)[:, : x.shape[1]].astype(bool) for p in packed]
-            classes = file[f"{name}_nclass"].tolist()
-            found.append((name, x, types, classes, masks))
-    return found
+        x, types = file[f"{name}_x"].copy(), file[f"{name}_type"].tolist()
+        x[:, [t in ("cat", "ordinal") for t in types]] -= 1  # codes start at 0
+        hidden = np.unpackbits(file[f"{name}_missing20_{mask}"], axis=1)[:, : x.shape[1]]
+        return name, x, types, file[f"{name}_nclass"].tolist(), hidden.astype(bool)
 
 
 def made_up() -> Set:
@@ -229,7 +238,7 @@ def made_up() -> Set:
         axis=1,
     )
     types, classes = ["real", "pos", "count", "cat", "ordinal"], [0, 0, 0, 3, 4]
-    return "made up", x, types, classes, [rng.random(x.shape) < 0.2]
+    return "made up", x, types, classes, rng.random(x.shape) < 0.2
 
 
 if __name__ == "__main__":

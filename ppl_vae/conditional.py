@@ -86,6 +86,7 @@ class Family:
         features: What a network should see in place of cells: ``(*B, *E)`` to the same shape, or
             to ``(*B, *E, W)`` (classes one-hot, say). None where that is the cells themselves.
         columns: The families of the columns of a table, in order; empty for any other.
+        column_names: Their names, which a DataFrame must have, in this order.
 
     Example:
         A family of one's own takes six lines:
@@ -119,6 +120,7 @@ class Family:
     level: Literal["numeric", "ordinal", "nominal"] = "numeric"
     features: Callable[[Tensor], Tensor] | None = None
     columns: tuple[Family, ...] = ()
+    column_names: tuple[str, ...] = ()
 
     def as_features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Give events as a network should see them: ``(*B, *E)`` to ``(*B, F)``.

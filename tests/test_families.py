@@ -241,8 +241,27 @@ def test_negative_binomial_is_scipys(exposure, inflated, float64):
     assert (x == 0).any() and (x > 100).any()
 
 
+@pytest.mark.parametrize("count", [0.0, 3.0, 33.0, 1e3, 1e5, 1e7])
+def test_a_negative_binomial_keeps_its_digits_in_float32(count):
+    x = torch.tensor(count)
+    for r in (1e-3, 0.1, 1.0, 20.0):
+        for log_mean in (0.0, 5.0, 11.0):
+            found = NegativeBinomial((), dispersion=r)(log_mean=torch.tensor(log_mean)).log_prob(x)
+            mean = math.exp(log_mean)
+            exact = stats.nbinom.logpmf(count, float(np.float32(r)), r / (r + mean))
+            # A few units of rounding, 6e-8, of the terms that are added.
+            room = 1e-6 * (1 + abs(exact) + 20 * r + count * math.log1p(r / mean))
+            assert abs(found - exact) < 4 * room, (r, log_mean)
+
+
+def test_draws_of_counts_are_counts_whatever_the_rate():
+    wild = torch.tensor([43.0, 60.0, 100.0, 1e3, 1e4])
+    assert (Poisson(5)(log_rate=wild).sample() >= 0).all()
+    assert (NegativeBinomial(5, dispersion=1e-3)(log_mean=wild).sample((100,)) >= 0).all()
+
+
 def test_a_dispersion_is_learned_as_a_logarithm():
-    # One step of size 1 multiplies by e wherever it starts, and none leaves (1e-3, 1e6].
+    # One step of size 1 multiplies by e wherever it starts, and none leaves [1e-3, 1e6 + 1e-3].
     for start in (0.1, 10.0, 1e4):
         family = NegativeBinomial(3, dispersion=Shared(start))
         raw = family.shared["dispersion"]
@@ -253,6 +272,8 @@ def test_a_dispersion_is_learned_as_a_logarithm():
     mean = NegativeBinomial(3, dispersion=Predicted())(log_mean=torch.zeros(3), dispersion=at)
     mean.log_prob(torch.tensor([3.0, 3.0, 3.0])).backward()
     assert at.grad.isfinite().all()
+    ends = NegativeBinomial(1, dispersion=Predicted()).transforms["dispersion"](at.detach())
+    assert ends.min() == pytest.approx(1e-3) and ends.max() == pytest.approx(1e6)
     with pytest.raises(ValueError, match="expected one below 1e"):
         NegativeBinomial(3, dispersion=Shared(2e6))
 

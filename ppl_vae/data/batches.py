@@ -94,6 +94,15 @@ def as_batch(
             f"Got arrays of different lengths in {name}: {lengths}; expected one row per datum in "
             "each. Try cutting them to a common length."
         )
+    indexed = {k: v.index for k, v in named.items() if hasattr(v, "iloc")}
+    for key, index in indexed.items():
+        first, other = next(iter(indexed.items()))
+        if not index.equals(other):
+            raise ValueError(
+                f"Got pandas objects with different indexes in {name}, {first!r} and {key!r}; "
+                f"expected the same rows in the same order. Try {key}.loc[{first}.index], or "
+                ".to_numpy() where rows go by their places."
+            )
     if not min(lengths.values()):
         shapes = [tuple(v.shape) for v in tensors.values()]
         raise ValueError(
@@ -108,22 +117,27 @@ def as_batch(
 def columns_of(data: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401
     """Name the columns of each argument that is a DataFrame: arrays do not know theirs.
 
+    The first argument is called x, whether or not it is passed by that name.
+
     Example:
         >>> import pandas as pd
         >>> columns_of((pd.DataFrame({"age": [1.0], "dose": [2.0]}), np.eye(1)))
-        {'0': ('age', 'dose')}
+        {'x': ('age', 'dose')}
     """
-    named = data if isinstance(data, Mapping) else dict(enumerate(_as_tuple(data)))
+    positional = {"x" if k == 0 else str(k): v for k, v in enumerate(_as_tuple(data))}
+    named = data if isinstance(data, Mapping) else positional
     return {str(k): tuple(map(str, v.columns)) for k, v in named.items() if hasattr(v, "columns")}
 
 
-def refuse_other_columns(known: Mapping[str, tuple[str, ...]], data: Any, name: str) -> None:  # noqa: ANN401
-    """Refuse a DataFrame whose columns are not those of training, in their order.
+def refuse_other_columns(
+    known: Mapping[str, tuple[str, ...]], given: Mapping[str, tuple[str, ...]], name: str
+) -> None:
+    """Refuse DataFrames whose columns are not those of training, in their order.
 
     Raises:
         ValueError: With the first column that differs.
     """
-    for key, columns in columns_of(data).items():
+    for key, columns in given.items():
         trained = known.get(key, columns)
         if len(trained) != len(columns) or trained == columns:
             continue  # the shape is refused elsewhere
@@ -203,7 +217,9 @@ def _cast(
         if spread.isnan().any():  # cells are missing
             spread = torch.as_tensor(np.nanstd(tensor.cpu().numpy(), axis=0), device=tensor.device)
         spread = spread.nan_to_num()
-        if bool((lost > 1e-3 * spread).logical_and(spread > 0).any()):
+        # That of a constant is 0 but for the rounding of its mean.
+        noise = 8 * torch.finfo(tensor.dtype).eps * tensor.abs().nan_to_num().amax(0)
+        if bool((lost > 1e-3 * spread).logical_and(spread > noise).any()):
             raise ValueError(
                 f"Got values in {name} that {dtype} rounds by more than a thousandth of their "
                 "standard deviation (a small spread at a large offset); expected ones that survive "

@@ -11,8 +11,13 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
+from ppl_vae.distributions.poisson import counts
+
 SHIFT = 8
 """From here on Stirling's series with four terms is right to 1e-11."""
+
+MANY = 32
+"""Counts up to here lose no digits in their factorial, and r − 1 would lose those of a small r."""
 
 
 def log_rising(start: Tensor, steps: Tensor) -> Tensor:
@@ -23,7 +28,7 @@ def log_rising(start: Tensor, steps: Tensor) -> Tensor:
 
     Args:
         start: ``(*B,)``, positive.
-        steps: ``(*B,)``, at least 0.
+        steps: ``(*B,)``, above −start.
 
     Example:
         >>> log_rising(torch.tensor(1e6), torch.tensor(1.0))  # log(1e6)
@@ -94,12 +99,16 @@ class NegativeBinomial(TorchDistribution):
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             rate = torch._standard_gamma(self.dispersion.expand(shape)) / self.dispersion
-            return torch.poisson(rate * self.mean)
+            return counts(rate * self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats, ``(*B,)``."""
         if self._validate_args:
             self._validate_sample(value)
         r, odds = self.dispersion, self.log_mean - self.dispersion.log()
-        ways = log_rising(r, value) - torch.lgamma(value + 1)
+        # log Γ(x+r) / Γ(r) x!, from whichever of r and x + 1 is the larger: the difference of two
+        # large logarithms has no digits.
+        many = (value > MANY) & (value + 1 > r)
+        start, steps = torch.where(many, value + 1, r), torch.where(many, r - 1, value)
+        ways = log_rising(start, steps) - torch.lgamma(torch.where(many, r, value + 1))
         return ways + r * logsigmoid(-odds) + value * logsigmoid(odds)

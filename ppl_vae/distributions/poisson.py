@@ -48,10 +48,24 @@ class Poisson(TorchDistribution):
     def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
         """Draw ``(*sample_shape, *B)``."""
         with torch.no_grad():
-            return torch.poisson(self.mean.expand(self._extended_shape(sample_shape)))
+            return counts(self.mean.expand(self._extended_shape(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats, ``(*B,)``."""
         if self._validate_args:
             self._validate_sample(value)
         return value * self.log_rate - self.log_rate.exp() - torch.lgamma(value + 1)
+
+
+def counts(rate: Tensor) -> Tensor:
+    """Draw from Poissons; torch's draws are negative where the rate is above 2^63.
+
+    Example:
+        >>> counts(torch.tensor([float("inf"), float("nan")])) > 0
+        tensor([True, True])
+    """
+    return torch.poisson(rate.nan_to_num(nan=LARGEST).clamp(max=LARGEST))
+
+
+LARGEST = 2.0**62
+"""The largest rate that is drawn from: what is above has no neighbour that floats can tell."""

@@ -64,6 +64,7 @@ def Columns(families: Mapping[str, Family]) -> Family:
         needs={n: where for f in columns for n, where in f.needs.items()},
         filler=torch.tensor([float(f.filler) for f in columns]),
         columns=columns,
+        column_names=tuple(map(str, families)),
     )
 
 

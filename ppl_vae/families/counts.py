@@ -94,8 +94,8 @@ def NegativeBinomial(
 
     The mean is exposure · exp(log_mean_d), log_mean predicted by the network and kept a logarithm.
     As the dispersion r grows the counts become Poisson's; 1 / r is called dispersion elsewhere. A
-    learned one is ``1e-3 + exp(raw)``, bent so as to stay below 1e6, and starts near Poisson's:
-    noise that is wide to begin with leaves the latents nothing to explain.
+    learned one is ``1e-3 + exp(raw)``, bent so that exp(raw) stays below 1e6. `Predicted` starts
+    near 1, the others at their `init`.
 
     Args:
         event_shape: Shape E of one event.
@@ -160,7 +160,7 @@ def ZeroInflatedNegativeBinomial(
 
 
 def centred(top: int, x: Tensor) -> Tensor:
-    """0 to `top` as −1 to 1, where networks start best.
+    """0 to `top` as −1 to 1.
 
     Example:
         >>> centred(16, torch.tensor([0.0, 8.0, 16.0]))

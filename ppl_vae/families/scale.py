@@ -125,7 +125,7 @@ def inverse_softplus(value: float) -> float:
 
 
 def saturating_exp(raw: Tensor) -> Tensor:
-    """exp(raw) up to where it bends towards 1e6, which it never passes.
+    """exp(raw) up to where it bends towards 1e6.
 
     Example:
         >>> saturating_exp(torch.tensor([0.0, 2.0, 200.0]))

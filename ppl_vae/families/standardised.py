@@ -50,6 +50,11 @@ def Standardised(family: Family, *, loc: float = 0.0, scale: float) -> Family:
             f"Got {family!r}; expected independent cells with a loc and a scale. Try Normal, "
             "StudentT or LogNormal."
         )
+    if getattr(family.distribution, "func", None) in (_affine, _times):
+        raise ValueError(
+            f"Got {family!r}, which is standardised already; expected a family in its own units. "
+            "Try one loc and one scale."
+        )
     if isinstance(loc, bool) or not isinstance(loc, Real) or not math.isfinite(loc):
         raise ValueError(f"Got loc={loc!r}; expected a finite number. Try float(x.mean()).")
     if not is_positive(scale):

@@ -14,7 +14,7 @@ class GatedMLP:
     h and g are linear (Dauphin et al. 2017, arXiv:1612.08083, eq. 1). With two layers of 300 it is
     the network of Tomczak and Welling 2018 (VAE with a VampPrior, section 5). A layer has twice
     the weights of an `MLP`'s. As a gate halves what passes, weights start larger than torch's: as
-    Glorot and Bengio 2010 (Understanding the difficulty of training, eq. 16) have it, h and g each.
+    Glorot and Bengio 2010 (Understanding the difficulty of training, eq. 12) have it, h and g each.
 
     Args:
         hidden: Widths of the hidden layers; none gives one linear layer.

@@ -20,7 +20,7 @@ from ppl_vae.programs.runs import Site, run
 from ppl_vae.training.floors import tensors_of
 
 F = TypeVar("F", bound=Callable[..., Any])
-NUMERIC = ("Expected parameter", "Expected value argument", "log_weights: got")
+NUMERIC = ("Expected parameter", "Expected value argument", "log_weights: got", "Step ")
 
 
 def explained(function: F) -> F:

@@ -16,8 +16,8 @@ from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.impute import Imputation, impute, levels_of
 from ppl_vae.posterior.refine import Refined
 from ppl_vae.programs.inputs import program_batch
-from ppl_vae.programs.program import family_of, origin
-from ppl_vae.programs.vae import VAE
+from ppl_vae.programs.program import origin
+from ppl_vae.programs.vae import VAE, family_of
 
 
 @dataclass(frozen=True, eq=False)

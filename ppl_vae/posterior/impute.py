@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,9 @@ from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
 from ppl_vae.programs.modes import device_of, drawing, forked_rng
-from ppl_vae.programs.program import family_of
 from ppl_vae.programs.runs import Site, probe
 from ppl_vae.programs.traces import Structure
+from ppl_vae.programs.vae import family_of
 
 CELLS = 2**22  # of x in one run of the model; part of what a seed means
 
@@ -37,7 +37,8 @@ class Imputation:
     Attributes:
         point: x with every missing cell replaced: by its posterior mean; where the family has
             categories by the most probable one, where they are ordered by the median. ``(N, *E)``.
-        lower: Lower ends of central intervals, cell by cell, ``(N, *E)``; x itself where seen.
+        lower: Lower ends of central intervals, cell by cell, ``(N, *E)``; x itself where seen (in
+            the program's dtype), NaN where classes have no order.
         upper: Upper ends.
         draws: Completed data, ``(M, N, *E)``, equally weighted: multiple imputations.
         hidden: ``(N, *E)``, True where a cell was missing.
@@ -165,10 +166,7 @@ def _piece(
         site = next(s for n, s in trace.nodes.items() if n in found.observed and _hides(s))
         fn, seen = site["fn"], site["value"]
         x = fn.completed(seen, fn.sample())
-        try:
-            mean = fn.completed(seen, fn.mean)
-        except NotImplementedError:
-            mean = x
+        mean = fn.completed(seen, _means(fn, x))
     x, mean, mask = (v.unflatten(0, (num_samples, batch.rows)) for v in (x, mean, fn.mask))
     x, mean, weights = x.double(), mean.double(), torch.softmax(log_w, 0)
     rows = torch.arange(batch.rows, device=x.device)
@@ -191,8 +189,27 @@ def _piece(
             point[..., place] = codes[best.clamp(max=len(codes) - 1)]
     hidden = ~mask[0]
     point = point.where(hidden, x[0])  # a sum of weights is 1 but for rounding
-    ends = (quantile(p) for p in tails)
+    ends = [quantile(p) for p in tails]
+    for end in ends:  # codes without an order have no interval
+        end[(hidden & _nominal(levels, hidden))] = torch.nan
     return point, *ends, draws, hidden, log_w.T
+
+
+def _nominal(levels: Level | tuple[Level, ...], hidden: Tensor) -> Tensor:
+    found = levels == "nominal" if isinstance(levels, str) else [k == "nominal" for k in levels]
+    return torch.tensor(found, device=hidden.device)
+
+
+def _means(fn: Marginal, x: Tensor) -> Tensor:
+    """E[x|z] of whole events; where cells have none, the draws x in their place."""
+    parts = fn.parts()
+    if not parts:  # a multivariate Normal
+        return fn.mean
+    means = x.clone()
+    for place, part in parts:
+        with suppress(NotImplementedError):
+            means[..., place] = part.mean
+    return means
 
 
 def _hides(site: Site) -> bool:

@@ -17,6 +17,7 @@ from ppl_vae.objectives import ELBO
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.modes import drawing, frozen
+from ppl_vae.programs.parts import support_of
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.registration import register
 from ppl_vae.programs.runs import functions, probe, rows_first, run_guide
@@ -263,7 +264,7 @@ class _Landed(dist.TransformedDistribution):
 
 def _free(fn: Any) -> tuple[Transform, Transform]:  # noqa: ANN401
     """The map of the reals onto a support, and the one that makes a vector of an event."""
-    to_reals = biject_to(fn.support)
+    to_reals = biject_to(support_of(fn))
     shape = to_reals.inverse_shape(Size(fn.event_shape))
     return to_reals, ReshapeTransform(shape, Size([shape.numel()]))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import pyro
@@ -10,7 +12,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import biject_to
 
-from ppl_vae.conditional import Conditional, NetBuilder
+from ppl_vae.conditional import Conditional, Family, NetBuilder
 from ppl_vae.data.batches import Batch
 from ppl_vae.families import MultivariateNormal
 from ppl_vae.nets import MLP, Features
@@ -19,13 +21,16 @@ from ppl_vae.posterior.draws import observed_values, prior_predictive
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.modes import forked_rng, frozen
-from ppl_vae.programs.program import Program, family_of
+from ppl_vae.programs.parts import support_of
+from ppl_vae.programs.program import Program
 from ppl_vae.programs.registration import register
 from ppl_vae.programs.runs import functions, probe
 from ppl_vae.programs.traces import NoDensityError, Structure, structure
+from ppl_vae.programs.vae import family_of
 from ppl_vae.training import History, fit
 
 OWN_DRAWS, OWN_EPOCHS = 4096, 10  # of the model, shown to the guide before the ELBO
+SMALL = 30  # counts up to here go into a network as they are
 
 
 class Refitted(Program):
@@ -64,8 +69,9 @@ def refit_guide(
     Args:
         program: A `VAE` or `Program`, of any guide or none worth the name.
         x: The data whose posterior is wanted.
-        net: Builder of the guide's network; without one two layers of 256, which see the
-            `Features` of x where its family has some (counts as logarithms, classes one-hot).
+        net: Builder of the guide's network. Without one it is two layers of 256, which see x as
+            it is where its cells are numbers up to 30, and else its `Features`: large counts as
+            logarithms, classes one-hot.
         epochs: Passes over x.
         batch_size: Rows per step.
         learning_rate: Start of a rate that falls to zero along a cosine.
@@ -103,7 +109,7 @@ def refit_guide(
     if found.nesting > 1:
         raise NoDensityError("No guide can be fitted here: the latents lie in nested plates.")
     covariates = batch.tensors
-    transforms = [biject_to(s["fn"].support) for s in sites]
+    transforms = [biject_to(support_of(s["fn"])) for s in sites]
     shapes = [
         t.inverse_shape(Size(s["fn"].event_shape)) for t, s in zip(transforms, sites, strict=True)
     ]
@@ -123,14 +129,14 @@ def refit_guide(
             return model_of(*args, **kwargs)
 
     def guide(*args: Tensor, **kwargs: Tensor) -> None:
-        data = (*args, *kwargs.values())
-        if len(data) != len(covariates):
-            kind = "with" if len(data) > len(covariates) else "without"
+        if kwargs.keys() != batch.kwargs.keys() or len(args) != len(batch.args):
+            kind = "with" if len(kwargs) > len(batch.kwargs) else "without"
             raise ValueError(
                 f"Got data {kind} missing cells for a guide that was refitted to the other kind; "
                 "expected the same. Try refit_guide on data of this kind."
             )
         register(encoder)
+        data = (*args, *(kwargs[name] for name in batch.kwargs))  # in the order of the fit
         joint = encoder(*(c.to(latent) for c in data))
         with pyro.plate(found.plate, len(data[0]), dim=found.dim):
             _sample_joint(joint, found.latents, shapes, transforms)
@@ -156,7 +162,14 @@ def refit_guide(
 
 def _usual_net(program: nn.Module, batch: Batch) -> NetBuilder:
     net, family = MLP(256, 256), family_of(program)
-    return net if family is None else Features(net, family, mask="mask" in batch.kwargs)
+    if family is None or (family.level == "numeric" and _largest(family) <= SMALL):
+        return net
+    return Features(net, family, mask="mask" in batch.kwargs)
+
+
+def _largest(family: Family) -> float:
+    """The largest cell that can occur."""
+    return float(getattr(family.support, "upper_bound", math.inf))
 
 
 def _learn_own_draws(
@@ -185,15 +198,23 @@ def _learn_own_draws(
             if c.shape == value.shape and c.dtype == value.dtype and ((c == value) | hidden).all()
         ]
         if len(places) != 1:
+            warnings.warn(
+                f"No argument is, or several are, {name!r} as the model observes it: the fresh "
+                "guide starts without draws of the model, from which it learns all modes. Try a "
+                "model that is given x as it observes it.",
+                stacklevel=4,
+            )
             return
         given = inputs[places[0]]
         inputs[places[0]] = own.data[name].where(~hidden[index], given)
     flat = [t.inv(own.latents[n]) for n, t in zip(found.latents, transforms, strict=True)]
     z = torch.cat([v.reshape(OWN_DRAWS, -1) for v in flat], dim=-1)
+    kept = torch.stack([v.isfinite().reshape(OWN_DRAWS, -1).all(1) for v in (*inputs, z)]).all(0)
+    inputs, z = [v[kept] for v in inputs], z[kept]  # heavy tails leave the range of floats
     adam = torch.optim.Adam(encoder.parameters(), lr=learning_rate)
     order = torch.Generator().manual_seed(seed)
     for _ in range(OWN_EPOCHS):
-        for rows in torch.randperm(OWN_DRAWS, generator=order).split(batch_size):
+        for rows in torch.randperm(len(z), generator=order).split(batch_size):
             loss = -encoder(*(c[rows].to(z) for c in inputs)).log_prob(z[rows]).mean()
             adam.zero_grad()
             loss.backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
@@ -27,7 +28,8 @@ class VampPrior(nn.Module):
 
     Raises:
         ValueError: If the pseudo-inputs are not finite, or the encoder does not take them or has no
-            density; if the prior is called before it has an encoder.
+            density; if they are learned and the encoder sees `Features` of them; if the prior is
+            called before it has an encoder.
 
     Example:
         >>> import torch
@@ -97,6 +99,12 @@ class VampPrior(nn.Module):
                 f"Got pseudo_inputs of shape {tuple(self.pseudo_inputs.shape)} for an encoder of "
                 f"data {tuple(x)}; expected (K, {', '.join(map(str, x))}). Try x[:500]."
             )
+        if self.learned and (family := _seen_through_features(encoder)) is not None:
+            raise ValueError(
+                f"Got learned pseudo-inputs for an encoder that sees Features of {family!r}; "
+                "expected data that stay as they are: classes have no gradient, and logarithms end "
+                "where numbers are negative. Try VampPrior(x[:500], learned=False)."
+            )
         # Not as a submodule: it is the program's own, and would be saved twice.
         self.__dict__["encoder"] = encoder
         self.__dict__["event_shape"] = Size(encoder.event_shape)  # type: ignore[arg-type]
@@ -150,6 +158,12 @@ _UNBOUND = (
     "Got a VampPrior without an encoder; expected that of the program, whose components it mixes. "
     "Try VAE(VampPrior(u, encoder), decoder, encoder), or prior.borrow(encoder)."
 )
+
+
+def _seen_through_features(encoder: nn.Module) -> object:
+    """The family whose features an encoder sees in place of data, if that changes them."""
+    families: list[Any] = [m.family for m in encoder.modules() if hasattr(m, "sees_gaps")]
+    return next((f for f in families if f.columns or f.features is not None), None)
 
 
 def _refuse_points(encoder: object) -> None:

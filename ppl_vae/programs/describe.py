@@ -67,7 +67,9 @@ def _part(part: nn.Module, usual: tuple[str, ...]) -> tuple[str, tuple[str, ...]
     """What a part is, what it is given, its measure; a mask is part of what is seen of x."""
     given = (*(n for n in inputs_of(part, usual) if n != "mask"), *needs_of(part))
     if isinstance(part, Conditional):
-        measure = ", ".join(f.measure for f in part.family.columns) or part.family.measure
+        measure: str = part.family.measure
+        if measure == "mixed":  # which column has which
+            measure = ", ".join(f.measure for f in part.family.columns)
         return repr(part.family), given, None if measure == "point" else measure
     return (type(part).__name__ if usual else repr(part).split("\n")[0]), given, None
 

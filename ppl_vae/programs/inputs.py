@@ -13,7 +13,7 @@ from ppl_vae.data.batches import Batch, as_batch, columns_of, refuse_other_colum
 from ppl_vae.programs.modes import device_of, dtype_of
 from ppl_vae.programs.parts import event_of, needs_of
 from ppl_vae.programs.program import origin
-from ppl_vae.programs.vae import VAE
+from ppl_vae.programs.vae import VAE, family_of
 from ppl_vae.programs.values import seen_values
 
 COLUMNS = "_columns_of_training"  # by argument, where a fit was given a DataFrame
@@ -33,7 +33,7 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
     if isinstance(data, Batch):
         return data
     source = origin(program)
-    refuse_other_columns(program.__dict__.get(COLUMNS, {}), data, name)
+    refuse_other_columns(program.__dict__.get(COLUMNS, {}), columns_of(data), name)
     batch = as_batch(
         data,
         dtype=dtype_of(program),
@@ -73,11 +73,18 @@ def _for_vae(program: VAE, batch: Batch, columns: dict[str, tuple[str, ...]], na
             f"what the parts of this program name, and a mask at will. Try "
             f"{'{' + expected + '}' if covariates else 'fit(program, x)'}."
         )
-    names = columns.get("x", columns.get("0", ()))
+    names = columns.get("x", ())
     if "mask" in columns and names and columns["mask"] != names:
         raise ValueError(
             f"Got the columns {list(columns['mask'])[:6]} in the mask and {list(names)[:6]} in x; "
             "expected the same, in the same order. Try mask[x.columns]."
+        )
+    family = family_of(program)
+    if names and family is not None and family.column_names not in ((), names):
+        raise ValueError(
+            f"Got the columns {list(names)[:6]} in {name}; expected those of the likelihood, "
+            f"{list(family.column_names)[:6]}, in this order. Try {name}[list of them], or "
+            f"{name}.to_numpy() if only the names differ."
         )
     shown, values = "x" if batch.kwargs else name, dict(values)
     x, seen = seen_values(program.decoder, values.pop("x"), values.pop("mask", None), shown, names)

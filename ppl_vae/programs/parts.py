@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
+from typing import Any
 
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Size, Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
@@ -130,6 +133,17 @@ def covariate_shapes(*parts: nn.Module) -> dict[str, Size | None]:
     return found
 
 
+def support_of(distribution: TorchDistribution) -> constraints.Constraint:
+    """Where a latent may lie, in words that `biject_to` knows."""
+    try:
+        support: constraints.Constraint = distribution.support
+    except NotImplementedError:  # what can only be sampled need not know its support
+        return constraints.real_vector
+    # Of a mixture it is that of a component.
+    mixed = type(support).__name__ == "MixtureSameFamilyConstraint"
+    return _cell(support) if mixed else support
+
+
 def push_onto(prior: nn.Module, encoder: nn.Module) -> Transform | None:
     """The bijection that takes an encoder on unconstrained space onto the prior's support."""
     support = _support(prior)
@@ -138,9 +152,38 @@ def push_onto(prior: nn.Module, encoder: nn.Module) -> Transform | None:
     return biject_to(support) if on_reals and not is_real(support) else None
 
 
+def lands_on(guide: TorchDistribution, prior: nn.Module) -> bool:
+    """Whether a guide lies on the prior's support already, and is not to be pushed there.
+
+    Raises:
+        ValueError: If it lies neither there nor on the reals.
+    """
+    own, wanted = support_of(guide), _support(prior)
+    if is_real(own):
+        return False
+    if not same_support(own, wanted):
+        raise ValueError(
+            f"Got a guide with support {_cell(own)} under a prior with support {_cell(wanted)}; "
+            "expected one on the same support, which is used as it is, or on the reals, which is "
+            "pushed there. Try a Normal."
+        )
+    return True
+
+
+def same_support(one: constraints.Constraint, other: constraints.Constraint) -> bool:
+    """Whether two constraints are one: of one kind, with equal bounds in every cell."""
+    one, other = _cell(one), _cell(other)
+    mine, its = vars(one), vars(other)
+    return type(one) is type(other) and all(
+        name in its and bool((torch.as_tensor(value) == torch.as_tensor(its[name])).all())
+        for name, value in mine.items()
+        if isinstance(value, Tensor | Real)
+    )
+
+
 def is_real(support: constraints.Constraint) -> bool:
     """Whether a support is the reals, or a vector or block of them."""
-    inner = getattr(support, "base_constraint", support)
+    inner = _cell(support)
     return inner is constraints.real or type(inner) is type(constraints.real)
 
 
@@ -183,8 +226,8 @@ def _check_support(prior: nn.Module, encoder: nn.Module) -> None:
     support = _support(prior)
     if family is None or (is_real(family.support) and not support.is_discrete):
         return
-    cell = getattr(support, "base_constraint", support)
-    if repr(cell) != repr(family.support):  # a constraint's repr has its bounds
+    cell = _cell(support)
+    if not same_support(cell, family.support):
         raise ValueError(
             f"Got the guide {family} under a prior with support {cell}; expected a guide that "
             "lives inside it: on the same support, or on the reals under a continuous prior, "
@@ -197,13 +240,13 @@ def _support(prior: nn.Module) -> constraints.Constraint:
         family = getattr(prior, "family", None)
         own = getattr(prior, "support", constraints.real_vector)
         return own if family is None else family.support
-    try:
-        support = prior().support
-    except NotImplementedError:  # a prior that can only be sampled need not know its support
-        return constraints.real_vector
-    if type(support).__name__ == "MixtureSameFamilyConstraint":  # biject_to does not know it
-        return support.base_constraint
-    return support
+    return support_of(prior())
+
+
+def _cell(support: Any) -> constraints.Constraint:  # noqa: ANN401
+    """That of one cell, where a support is one of independent cells."""
+    inner: constraints.Constraint = getattr(support, "base_constraint", support)
+    return inner
 
 
 def _must_fit(what: str, got: Size, where: str, expected: Size) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from ppl_vae.conditional import Family
 from ppl_vae.programs.registration import picklable
 
 
@@ -104,15 +103,6 @@ def origin(program: nn.Module) -> nn.Module:
     while isinstance(source := program.__dict__.get("source"), nn.Module):
         program = source
     return program
-
-
-def family_of(program: nn.Module) -> Family | None:
-    """Give the family of x, where the program says it.
-
-    Args:
-        program: A `VAE`, or one that was made of it with another guide.
-    """
-    return getattr(getattr(origin(program), "decoder", None), "family", None)
 
 
 def _has_mode(part: nn.Module) -> bool:

@@ -8,16 +8,18 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Size, Tensor, nn
 
-from ppl_vae.conditional import Conditional
+from ppl_vae.conditional import Conditional, Family
 from ppl_vae.distributions import Marginal
 from ppl_vae.programs.parts import (
     call,
     check_parts,
     covariate_shapes,
     event_of,
+    lands_on,
     lend,
     push_onto,
 )
+from ppl_vae.programs.program import origin
 from ppl_vae.programs.registration import picklable, register
 
 
@@ -39,7 +41,8 @@ class VAE(nn.Module):
         prior: p(z), such as `StandardNormal`; or p(z|c), a `Conditional` with ``given={"c": ...}``.
         decoder: p(x|z), such as a `Conditional` given the latent's shape.
         encoder: q(z|x), on unconstrained space: where the prior's support is bounded, its draws
-            are pushed through ``biject_to(prior().support)``, Jacobian included.
+            are pushed through ``biject_to(prior().support)``, Jacobian included; or, as it is, a
+            distribution on that very support, such as a Beta under a box from 0 to 1.
 
     Raises:
         ValueError: If the three do not fit together.
@@ -108,7 +111,7 @@ class VAE(nn.Module):
             x = torch.where(mask, x, 0.0)
         q = call(self.encoder, ("x",), {"x": x, "mask": seen, **covariates})
         push = push_onto(self.prior, self.encoder)
-        if push is None:
+        if push is None or lands_on(q, self.prior):
             return q
         if isinstance(q, dist.Delta):  # found again by its inverse, a point is off by rounding
             return dist.Delta(push(q.v), event_dim=q.event_dim)
@@ -152,3 +155,14 @@ class VAE(nn.Module):
     def __getstate__(self) -> dict[str, object]:
         """Allow pickling and `torch.save` after training."""
         return picklable(self)
+
+
+def family_of(program: nn.Module) -> Family | None:
+    """Give the family of x; None where a program does not say it.
+
+    Args:
+        program: A `VAE`, or one that was made of it with another guide.
+    """
+    own = origin(program)
+    decoder = own.decoder if isinstance(own, VAE) else None
+    return decoder.family if isinstance(decoder, Conditional) else None

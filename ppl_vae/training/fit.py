@@ -122,7 +122,7 @@ def fit(
     batch = program_batch(program, data)
     refuse_bad_arguments(batch, arguments)
     columns = columns_of(data)
-    refuse_other_columns(columns, validation, "validation")
+    refuse_other_columns(columns, columns_of(validation), "validation")
     main = Updater(optimizer, schedule)
     generator = torch.Generator()
     with ExitStack() as stack:

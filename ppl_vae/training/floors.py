@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ppl_vae.conditional import Conditional, Family
+from ppl_vae.conditional import Family
 from ppl_vae.data import resolution
 from ppl_vae.data.batches import Batch
 from ppl_vae.data.resolution import gaps
 from ppl_vae.distributions import Joint
 from ppl_vae.programs.modes import drawing
-from ppl_vae.programs.vae import VAE
+from ppl_vae.programs.vae import VAE, family_of
 
 FAR = 30.0  # root mean square of a cell that a network starting near 0 reaches late
 NEAR = 1.1  # times its floor: a scale on its way down gets this close
@@ -28,7 +28,8 @@ SIZE = 2**22  # numbers that are sorted at once
 
 def warn_of_data(program: nn.Module, batch: Batch) -> None:
     """Warn of cells far from where networks start, and of those that tell a scale nothing."""
-    if (family := _family(program)) is None:
+    family = family_of(program) if isinstance(program, VAE) else None
+    if family is None:
         return
     x = _without_gaps(batch)
     far, size = _far(family, x)
@@ -56,7 +57,7 @@ def warn_of_data(program: nn.Module, batch: Batch) -> None:
 
 def warn_of_floor(program: nn.Module, batch: Batch) -> None:
     """Warn, after training, of scales on their floor or finer than the values of their cell."""
-    if not isinstance(program, VAE) or (family := _family(program)) is None:
+    if not isinstance(program, VAE) or (family := family_of(program)) is None:
         return
     floors = _by_cell(family, lambda f: f.min_scale or 0.0)
     if not floors.any():
@@ -89,8 +90,8 @@ def warn_of_floor(program: nn.Module, batch: Batch) -> None:
             f"The learned scale has fallen to {learned[fine].min():.2g} (its floor is "
             f"{floors[fine].min():g}) at {_cells(fine)}, below the resolution of the data there, "
             f"{finest[fine].min():.2g} (half the smallest gap): the likelihood claims more "
-            f"precision than they have. Try min_scale={finest[fine].median():.2g}, or leaving the "
-            "column out.",
+            "precision than they have. Try a min_scale "
+            f"{(finest / floors)[fine].median():.2g} times as large, or leaving the column out.",
             stacklevel=3,
         )
     stuck = varies & near & ~fine
@@ -168,11 +169,6 @@ def _gaps(
         smallest, same = gaps(x[:, cells.to(x.device)].cpu().numpy())
         finest[cells], tied[cells] = torch.as_tensor(smallest / 2), torch.as_tensor(same)
     return finest.reshape(learned.shape), tied.reshape(learned.shape)
-
-
-def _family(program: nn.Module) -> Family | None:
-    decoder = program.decoder if isinstance(program, VAE) else None
-    return decoder.family if isinstance(decoder, Conditional) else None
 
 
 def _on_reals(family: Family) -> bool:
