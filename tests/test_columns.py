@@ -48,7 +48,17 @@ PARTS = {
     "calls": Poisson(()),
 }
 PEOPLE = Columns(PARTS)
-LAWS = ["shapes", "rows", "dtype", "support", "filler", "measure", "gradients", "finite"]
+LAWS = [
+    "shapes",
+    "rows",
+    "dtype",
+    "support",
+    "filler",
+    "features",
+    "measure",
+    "gradients",
+    "finite",
+]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from ppl_vae.testing import check_family
 
 DISCRETE = ["measure", "gradients", "finite", "normalised", "draws", "moments"]
 LEARNED = ["measure", "gradients", "finite", "floor", "normalised", "draws", "moments"]
-ALWAYS = ["shapes", "rows", "dtype", "support", "filler"]
+ALWAYS = ["shapes", "rows", "dtype", "support", "filler", "features"]
 
 FAMILIES = [
     (Bernoulli(3), DISCRETE),

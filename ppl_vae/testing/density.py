@@ -10,16 +10,12 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin as Torc
 from torch import Size, Tensor
 
 from ppl_vae.testing.laws import Laws
-from ppl_vae.testing.nodes import Nodes, nodes
+from ppl_vae.testing.nodes import EDGE, Nodes, nodes
 
 DRAWS = 40_000
 FEATURES = 16
 FALSE_ALARMS = 1e-6
 """How often, at most, right draws of one distribution break the law "draws"."""
-
-TOLERANCE = 5e-3
-"""Sums over smooth densities come out to 1e-9; this is room for kinks and edges, beside the error
-that a sum finds of itself."""
 
 USELESS = 0.25
 """A sound total that may be off by more says nothing, and no law is claimed."""
@@ -44,9 +40,10 @@ def check_density(laws: Laws, d: TorchDistribution) -> None:
         return
     total, error = found.mean(torch.ones_like(found.weight))
     off = (total - 1).abs() - error
+    # Smooth densities sum to 1 within 1e-9, and a sum finds the error of kinks and jumps itself.
     # In many dims the points miss most of a sound density: a total that may be 0 says nothing.
-    wrong = ~(off <= TOLERANCE) & ~(error > total)
-    unsure = (off > TOLERANCE) | (error > USELESS * total.clamp(min=1))
+    wrong = ~(off <= EDGE) & ~(error > total)
+    unsure = (off > EDGE) | (error > USELESS * total.clamp(min=1))
     if unsure.any() and not wrong.any():
         at = torch.where(unsure, error, -torch.inf).argmax()
         warnings.warn(
@@ -84,7 +81,7 @@ def _check_moment(
         return
     true, error = found.mean(terms)
     size = torch.where(size.isfinite(), size, stated.abs())
-    off = (true - stated).abs() - error - TOLERANCE * (size + TOLERANCE)
+    off = (true - stated).abs() - error - EDGE * (size + EDGE)
     at = off.argmax()
     got = f"the {name} {stated.flatten()[at]:.6g}"
     expected = f"{true.flatten()[at]:.6g}, that of exp(log_prob)"
@@ -107,7 +104,7 @@ def _check_draws(laws: Laws, found: Nodes) -> None:
         (expected, error), (square, _) = found.mean(f), found.mean(f**2)
         got = torch.cos(found.draws @ direction + shift).mean(0)
         variance = (square - expected**2).clamp(min=0)
-        bound = (2 * variance * log / size).sqrt() + 4 * log / (3 * size) + error + TOLERANCE
+        bound = (2 * variance * log / size).sqrt() + 4 * log / (3 * size) + error
         off = (got - expected).abs() - bound
         at = off.argmax()
         drawn = f"E cos(t·z) = {got.flatten()[at]:.4f} over {size} draws"

@@ -18,15 +18,20 @@ from ppl_vae.testing.laws import Laws
 FAR = 64
 """How many choices of signs are tried far out."""
 
+PROBES = (-7.0, -0.5, 0.25, 2.0, 5.0, 40.0)
+"""One is outside every support but the reals."""
+
 
 def check_family(family: Family, *, seed: int = 0) -> tuple[str, ...]:
     """Check a family of distributions at random parameters.
 
     The laws: "shapes" of the distribution, its draws and log-probs, for batches of 0, 1 and 2
     dims; "rows", each row of a batch is what it is alone; "dtype", that of the parameters; draws
-    inside the "support"; a "filler" inside it, with a finite log-prob and gradients; the right
-    "measure"; "gradients" to every parameter; "finite", no NaN and no +inf where parameters are ±20
-    (float32) or ±100 (float64); the "floor" of a learned scale, or of that of log x.
+    inside the "support", and no values in it that have no log-prob; a "filler" inside it, with a
+    finite log-prob and gradients; "features" that are finite, row by row, and 0 where a cell is
+    missing; the right "measure"; "gradients" to every parameter; "finite", no NaN and no +inf where
+    parameters are ±20 (float32) or ±100 (float64); the "floor" of a learned scale, or of that of
+    log x.
     Covariates that the family needs are positive numbers here, one for each event or each cell.
     Then, cell by cell, by quadrature or sums: the density is "normalised", the "draws" follow it
     (right ones fail once in 3e5 seeds), and the "moments" are its own. A joint density of more
@@ -48,7 +53,7 @@ def check_family(family: Family, *, seed: int = 0) -> tuple[str, ...]:
         >>> check_family(Binomial(3, total=4))[-3:]
         ('normalised', 'draws', 'moments')
         >>> check_family(Delta(3))
-        ('shapes', 'rows', 'dtype', 'support', 'filler')
+        ('shapes', 'rows', 'dtype', 'support', 'filler', 'features')
     """
     laws = Laws(family)
     shared = {n: v.detach().double() for n, v in family.shared.items()}
@@ -75,11 +80,13 @@ def check_family(family: Family, *, seed: int = 0) -> tuple[str, ...]:
         filler = torch.as_tensor(family.filler, dtype=torch.float64, device=device).expand(cells)
         within = bool(family.support.check(filler).all())
         laws.hold("filler", within, f"filler={family.filler}", family.support, "one inside it")
+        _check_features(laws, family, x)
         if family.measure == "point":
             return laws.kept
         rows = [{n: v[0, i] for n, v in raw.items()} | shared for i in range(3)]
         beside = [{n: v[0, i] for n, v in given.items()} for i in range(3)]
         _check_filler(laws, family, rows[0], beside[0], filler)
+        _check_support(laws, family, rows[0] | beside[0], filler)
         kind = _measure(family(**rows[0], **beside[0]))
         laws.hold("measure", kind == family.measure, family.measure, kind, f"measure={kind!r}")
         _check_gradients(laws, family, rows[0], beside[0], x[0, 0])
@@ -145,6 +152,42 @@ def _check_filler(
     good = log_prob.isfinite() and all(g is None or g.isfinite().all() for g in found)
     got = f"log_prob {log_prob} of filler={family.filler}, or a gradient that is not finite"
     laws.hold("filler", good, got, "finite ones", "a filler off the edge of the support")
+
+
+def _check_support(laws: Laws, family: Family, given: dict[str, Tensor], x: Tensor) -> None:
+    """Ask for log-probs of what the support holds: a guard that is too wide lets data in."""
+    d = family(**given)
+    while isinstance(d, Independent):
+        d = d.base_dist
+    if d.event_shape and not isinstance(d, Joint):
+        return  # cells that depend, on a simplex say: what one may be hangs on the others
+    for probe in PROBES:
+        for cell in range(x.numel()):
+            probed = x.flatten().index_fill(0, torch.tensor(cell, device=x.device), probe)
+            probed = probed.reshape(x.shape)
+            if not family.support.check(probed).all():
+                continue
+            attempt = "the support of the distribution"
+            with laws.run("support", attempt):
+                log_prob = family(**given).log_prob(probed)
+            good = not (log_prob.isnan() or log_prob == torch.inf)
+            got = f"log_prob {log_prob} of {probe:g}, which lies in {family.support}"
+            laws.hold("support", good, got, "a number", attempt)
+
+
+def _check_features(laws: Laws, family: Family, x: Tensor) -> None:
+    with laws.run("features", "cells (*B, *E) to (*B, *E) or (*B, *E, W)"):
+        found = family.as_features(x)
+        alone = torch.stack([family.as_features(row) for row in x.flatten(0, 1)])
+        hidden = family.as_features(x, torch.zeros_like(x, dtype=torch.bool))
+    attempt = "finite features of every value, each cell's from itself alone"
+    laws.hold("features", found.isfinite().all(), "features that are not finite", "finite", attempt)
+    got = (tuple(found.shape[:2]), tuple(alone.shape))
+    expected = ((2, 3), (6, *found.shape[2:]))
+    laws.hold("features", found.dim() == 3 and got == expected, got, expected, attempt)
+    same = torch.allclose(found.flatten(0, 1), alone)
+    laws.hold("features", same, "other features in a batch than alone", "the same", attempt)
+    laws.hold("features", not hidden.any(), "features of missing cells", "0", attempt)
 
 
 def _check_gradients(
