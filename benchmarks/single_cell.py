@@ -1,7 +1,8 @@
 """Counts of genes in single cells: Poisson, negative binomial, zero-inflated, by held-out evidence.
 
 700 cells × 765 genes (scanpy's pbmc68k_reduced, raw counts), five folds. Each family is the
-likelihood of the same VAE, with the cell's total count as exposure; of the cells left out, log p(x)
+likelihood of the same VAE, with the cell's own total count as exposure, which is given and not
+predicted; of the cells left out, log p(x)
 is by importance samples from a guide fitted to them afresh with p(z) and p(x|z) frozen. Differences
 are paired by cell, their standard errors over cells.
 

@@ -153,6 +153,18 @@ class Family:
         return self.name
 
 
+def declared_family(part: nn.Module) -> Family | None:
+    """Give the family that a part says it is of; None of one that does not say.
+
+    Example:
+        >>> from ppl_vae import MLP, Normal
+        >>> declared_family(Conditional(MLP(), Normal(2), given=1)), declared_family(nn.Identity())
+        (Normal((2,), scale=Predicted()), None)
+    """
+    family = getattr(part, "family", None)  # a part of one's own may call anything so
+    return family if isinstance(family, Family) else None
+
+
 class Conditional(nn.Module):
     """A network whose outputs are the unconstrained parameters of a family: p(y | context).
 

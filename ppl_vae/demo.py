@@ -105,7 +105,9 @@ def demo(
     for sentence in conclusion(found):
         console.print(escape(sentence), highlight=False)
     console.print(f"{time.perf_counter() - start:.0f} s in all, seed {seed}.\n", highlight=False)
-    console.print(f"The report: [bold]{escape(str(page))}[/bold]", soft_wrap=True, highlight=False)
+    console.print(
+        f"All three side by side: [bold]{escape(str(page))}[/bold]", soft_wrap=True, highlight=False
+    )
     console.print("\nThe next three things to try:")
     steps = Table.grid(padding=(0, 1))
     for number, step in enumerate(NEXT, start=1):

@@ -223,18 +223,22 @@ fits("pandas 2", nullable + 2, "2 at row 0, column 'a'", "support of Bernoulli",
 # ---- data: columns
 
 
-def of_table(ask: Callable[[VAE, pd.DataFrame], object], name: str) -> None:
+def of_table(
+    ask: Callable[[VAE, object], object], name: str, trained: Callable = lambda table: table
+) -> None:
     @case(f"columns in another order {len(CASES)}", rf"'b' in {name} where .*'a'", "order", "Try")
     def _(folder: Path):
         program = a_vae()
         table = pd.DataFrame(bits(20, 6).numpy(), columns=list("abcdef"))
-        fit(program, table, epochs=1, progress=False)
+        fit(program, trained(table), epochs=1, progress=False)
         return lambda: ask(program, table[list("bacdef")]), program
 
 
 of_table(lambda p, t: fit(p, t, epochs=1, progress=False), "data")
 of_table(lambda p, t: log_evidence(p, t, 30), "x")
 of_table(lambda p, t: diagnose(copy.deepcopy(p), t), "x")
+of_table(lambda p, t: log_evidence(p, t, 30), "x", lambda table: {"x": table})
+of_table(lambda p, t: log_evidence(p, {"x": t}, 30), "x")
 
 
 @case("validation columns in another order", "'b' in validation where .*'a'", "order", "Try")

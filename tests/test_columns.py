@@ -31,6 +31,8 @@ from ppl_vae import (
     StudentT,
     ZeroInflatedNegativeBinomial,
     fit,
+    impute,
+    log_evidence,
     posterior_predictive,
     propose_columns,
 )
@@ -138,6 +140,43 @@ def test_support_is_checked_cell_by_cell():
         Joint([dist.Poisson(torch.tensor(1.0))]).log_prob(torch.tensor([0.5]))
     with pytest.raises(ValueError):
         Joint([dist.Poisson(torch.tensor(1.0))]).log_prob(torch.tensor([0.0, 0.0]))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda vae, x: fit(vae, x, epochs=1, progress=False),
+        lambda vae, x: log_evidence(vae, x, 30, seed=0),
+        lambda vae, x: impute(vae, x, 30, seed=0),
+    ],
+    ids=["fit", "log_evidence", "impute"],
+)
+def test_a_table_has_the_columns_of_its_likelihood_in_their_order(ask):
+    vae = VAE(
+        StandardNormal(1),
+        Conditional(MLP(), Columns({"n": Poisson(()), "y": Normal(())}), given=1),
+        Conditional(MLP(), Normal(1), given=2),
+    )
+    table = pd.DataFrame({"n": [1.0, 2.0, np.nan] * 10, "y": np.linspace(-1, 1, 30)})
+    turned, renamed = table[["y", "n"]], table.rename(columns={"y": "z"})
+    for odd, got, expected in ((turned, "y", "n"), (renamed, "z", "y")):
+        for data in (odd, {"x": odd}):
+            with pytest.raises(ValueError, match=f"Got .*'{got}'.*; expected .*'{expected}'.*Try"):
+                ask(vae, data)
+    for data in (table, table.to_numpy()):  # arrays do not know their names
+        ask(vae, data)
+
+
+def test_of_many_columns_the_first_that_differs_is_named():
+    names = [*"abcdefghi"]
+    family = Columns(dict.fromkeys(names, Normal(())))
+    vae = VAE(
+        StandardNormal(1),
+        Conditional(MLP(), family, given=1),
+        Conditional(MLP(), Normal(1), given=9),
+    )
+    with pytest.raises(ValueError, match="column 'i' in data where the likelihood has 'h'"):
+        fit(vae, pd.DataFrame(np.zeros((3, 9)), columns=[*"abcdefgih"]), epochs=1)
 
 
 def test_standardising_keeps_the_units_of_the_density(float64):

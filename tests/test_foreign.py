@@ -139,6 +139,17 @@ def test_a_refitted_guide_of_a_lost_model_is_refused() -> None:
         log_weights(fresh, X, 10)
 
 
+def test_a_part_that_is_called_decoder_makes_no_vae() -> None:
+    part = nn.Linear(1, 1)
+    part.family = "linear"  # whatever its owner means by that
+    owner = nn.Module()
+    owner.decoder = part
+    program = Program(model, guide_of("slope"), modules=[owner])
+    program.decoder = part
+    fresh = refit_guide(program, X, epochs=1, batch_size=1024, progress=False)
+    assert log_weights(fresh, X, 5, seed=0).isfinite().all()
+
+
 def test_nets_that_pyro_module_registers_survive_a_cleared_store() -> None:
     net = nn.Linear(1, 1)
 

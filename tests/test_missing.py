@@ -466,6 +466,49 @@ def test_points_of_classes_are_those_of_their_probabilities():
     assert (impute(two, gaps, 5, seed=0).point == 1).all()
 
 
+def test_points_of_a_table_are_those_of_its_columns():
+    from dataclasses import replace
+
+    from ppl_vae import Categorical, Columns, LogNormal, Ordinal, Poisson
+
+    def meanless(loc, scale):
+        return dist.TransformedDistribution(dist.Normal(loc, scale), dist.transforms.ExpTransform())
+
+    parts = {"real": Normal(()), "class": Categorical((), classes=3), "count": Poisson(())}
+    parts |= {"grade": Ordinal((), classes=3), "own": replace(LogNormal(()), distribution=meanless)}
+    vae = blind(Columns(parts))
+    law = vae.likelihood(torch.zeros(2)).parts
+    gaps = torch.full((20, FEATURES), NAN)
+    gaps[0] = torch.tensor([0.5, 2.0, 3.0, 1.0, 0.7])
+    found = impute(vae, gaps, 30, seed=0)
+    # Equal numbers, whose weights are 1 together, but for rounding in float64.
+    for column in (0, 2):
+        assert found.point[1:, column] == pytest.approx(law[column].mean.item(), rel=1e-12)
+    assert (found.point[1:, 1] == int(law[1].probs.argmax())).all()
+    grade = int((law[3].log_prob(torch.arange(3.0)).exp().cumsum(0) < 0.5).sum())
+    assert (found.point[1:, 3] == grade).all()
+    assert np.isfinite(found.point).all() and len(np.unique(found.point[1:, 4])) > 1  # of draws
+    for end in (found.lower, found.upper):
+        assert np.array_equal(end[0], gaps[0]) and np.isnan(end[1:, 1]).all()
+        assert np.isfinite(np.delete(end, 1, axis=1)).all()
+
+
+def test_a_table_of_normals_is_imputed_as_the_normal():
+    from ppl_vae import Columns
+
+    one = program(Normal(FEATURES))
+    table = program(Columns({str(d): Normal(()) for d in range(FEATURES)}))
+    table.load_state_dict(one.state_dict())
+    turned = torch.arange(2 * FEATURES).reshape(2, FEATURES).T.flatten()  # loc and scale in turn
+    with torch.no_grad():
+        for p in table.decoder.net[-1].parameters():
+            p.copy_(p[turned])
+    x = data(Normal(FEATURES)).where(~hidden(), NAN)
+    points = [impute(p, x, 30, seed=0).point for p in (one, table)]
+    # The same draws of z, weights and means: float32 sums of 5 cells in another order.
+    assert np.allclose(*points, rtol=1e-4, atol=1e-5)
+
+
 def test_classes_that_cannot_be_listed_have_no_point():
     from dataclasses import replace
 

@@ -142,6 +142,55 @@ def test_a_refitted_guide_is_joint_over_several_latents_and_bounded_supports():
     assert np.median(refitted.se) < np.median(plain.se)
 
 
+def refitted(model, *data):
+    """Log weights under a guide that is fitted afresh, in a few steps."""
+
+    def guide(x, *_):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.LogNormal(torch.tensor(0.0), 1.0))
+
+    fast = {"net": MLP(4), "epochs": 1, "batch_size": 1024, "progress": False}
+    return log_weights(refit_guide(Program(model, guide), data, **fast), data, 5, seed=0)
+
+
+def test_a_refitted_guide_that_learns_from_no_draws_of_the_model_says_so():
+    def model(x, *same):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x if same else x.log())
+
+    x = torch.rand(40) + 0.1
+    for data in ((x,), (x, x)):  # what is observed is no argument, or one of two
+        with pytest.warns(UserWarning, match="or several are, 'x' as the model.*Try a model"):
+            assert refitted(model, *data).isfinite().all()
+
+    def far(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+            pyro.sample("x", dist.Normal(1e9 + z, 1e9), obs=x)
+
+    with pytest.warns(UserWarning, match="only 0 of 4096 draws of the model are near the data"):
+        assert refitted(far, torch.randn(40)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("spread", "loc"),
+    [
+        (40.0, lambda z: z.log().clamp(-50, 50)),  # float32 ends at e^±88: 3 % of z
+        (4.0, lambda z: z.log().where(z < 1e4, torch.inf)),  # z > e^9.2: 1 % of x
+        (4.0, lambda z: z.log().where(z < 1e4, 1e25)),  # finite, but for their squares
+    ],
+    ids=["z", "x", "large x"],
+)
+def test_a_refitted_guide_learns_from_those_draws_that_are_near(spread, loc):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.LogNormal(torch.tensor(0.0), spread))
+            pyro.sample("x", dist.Normal(loc(z), 1.0), obs=x)
+
+    assert refitted(model, torch.randn(40)).isfinite().all()
+
+
 def test_elpd_goes_into_arviz_compare():
     x, _ = WORLD.sample(100, seed=1)
     other = LinearGaussian(WORLD.weight, WORLD.bias + 1.0, 0.5)

@@ -5,13 +5,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from scipy import special, stats
-from torch import nn
+from torch import Size, nn
 from torch.nn.functional import softplus
 
 from ppl_vae import (
     MLP,
     VAE,
     Conditional,
+    ContinuousBernoulli,
     GaussianMixture,
     Normal,
     StandardNormal,
@@ -150,6 +151,54 @@ def test_an_encoder_on_the_reals_is_pushed_into_the_box():
     found = fit(vae, x, epochs=2, seed=0, progress=False)
     assert np.isfinite(found.history["loss"]).all()
     check_program(vae, x)
+
+
+class Shares(nn.Module):
+    """x_d | z_d ~ Binomial(4, z_d)."""
+
+    event_shape = Size([2])
+
+    def forward(self, z):
+        return dist.Binomial(4, z).to_event(1)
+
+
+class Positive(nn.Module):
+    """q(z|x) with two positive parameters: as a Beta it is p(z|x) under a flat p(z)."""
+
+    event_shape = Size([2])
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.counts = kind, nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        a, b = self.counts
+        return self.kind(a + x, b + 4 - x).to_event(1)
+
+
+X = torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0))  # all that can be seen
+
+
+def test_a_guide_on_the_support_of_the_prior_is_used_as_it_is():
+    vae = VAE(UniformBox(2, low=0.0, high=1.0), Shares(), Positive(dist.Beta))
+    # The exact posterior: every weight is p(x) = 1 / 5². A dozen float32 terms of size 10.
+    assert (log_weights(vae, X, 20, seed=0) - np.log(1 / 25)).abs().max() < 1e-4
+    fit(vae, X, epochs=1, seed=0, progress=False)
+    assert (vae.encoder.counts != 1).all()
+    # The same of a Conditional, whose family says where it lies.
+    vae.encoder = Conditional(MLP(4), ContinuousBernoulli(2), given=2)
+    z = vae.guide(X)
+    assert torch.equal(vae.posterior(X).log_prob(z), vae.encoder(X).log_prob(z))
+    assert log_weights(vae, X, 20, seed=0).isfinite().all()
+
+
+@pytest.mark.parametrize(("family", "high"), [(dist.Gamma, 1.0), (dist.Beta, 2.0)])
+def test_a_guide_on_another_support_is_refused(family, high):
+    vae = VAE(UniformBox(2, low=0.0, high=high), Shares(), Positive(family))
+    says = "Got a guide with support .* under a prior.*Try a Normal"
+    with pytest.raises(ValueError, match=says) as refusal:
+        log_weights(vae, X, 5)
+    assert "Trace" not in str(refusal.value) and "tensor" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

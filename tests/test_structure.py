@@ -284,5 +284,11 @@ def test_a_cast_that_loses_the_data_is_refused():
     vae = VAE(
         Box(), Conditional(MLP(8), Normal(1), given=2), Conditional(MLP(8), Normal(2), given=1)
     )
-    with pytest.raises(ValueError, match="rounds by more than a thousandth"):
-        fit(vae, x, epochs=1, progress=False)
+    for gap in (False, True):
+        x[3] = np.nan if gap else x[3]
+        with pytest.raises(ValueError, match="rounds by more than a thousandth"):
+            fit(vae, x, epochs=1, progress=False)
+    # A constant has nothing to lose, but for its mean's rounding a spread as well.
+    x = np.full((1000, 1), 0.1)
+    x[3] = np.nan
+    log_weights(vae, x, 2)

@@ -11,13 +11,20 @@ from ppl_vae import (
     MLP,
     VAE,
     Bernoulli,
+    Categorical,
+    Columns,
     Conditional,
     Delta,
+    Features,
     MultivariateNormal,
     Normal,
+    Poisson,
     VampPrior,
     fit,
     log_evidence,
+    log_weights,
+    refine,
+    refit_guide,
 )
 from ppl_vae.testing import check_program
 
@@ -79,6 +86,32 @@ def test_it_trains_with_the_rest(learned) -> None:
     assert log_evidence(vae, X, 50, seed=0).log_evidence.shape == (30,)
     # KL(q ‖ p) is that of the moving mixture.
     assert isinstance(vae.prior(), dist.TorchDistribution)
+
+
+@pytest.mark.parametrize("family", [Normal(2), MultivariateNormal(2)], ids=repr)
+def test_its_guide_is_refined_and_refitted(family) -> None:
+    encoder, decoder = parts(family)
+    vae = VAE(VampPrior(X[:5], encoder), decoder, encoder)
+    better = refine(vae, X, steps=2, progress=False)
+    fresh = refit_guide(vae, X, net=MLP(4), epochs=1, batch_size=1024, progress=False)
+    for program in (better, fresh):
+        assert log_weights(program, X, 20, seed=0).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("family", "learned"),
+    [
+        (Normal(6), True),
+        (Columns(dict.fromkeys("abcdef", Normal(()))), True),
+        (Poisson(6), False),
+        (Categorical(6, classes=2), False),
+    ],
+)
+def test_pseudo_inputs_are_learned_where_features_are_the_data_and_else_fixed(
+    family, learned
+) -> None:
+    encoder = Conditional(Features(MLP(8), family), Normal(2), given=6)
+    fit(VAE(VampPrior(X[:5], learned=learned), parts()[1], encoder), X, epochs=1, progress=False)
 
 
 def test_a_program_with_it_passes_the_kit() -> None:
@@ -148,6 +181,10 @@ def test_pseudo_inputs_have_no_missing_cell(names) -> None:
         (Conditional(MLP(), Normal(2), given={"x": 6, "dose": 1}), "has no covariates"),
         (Conditional(MLP(), Normal(2), given={"y": 6}), "expected x, or x and mask"),
         (Conditional(MLP(), Normal(2), given=7), r"\(5, 6\) for an encoder of data \(7,\)"),
+        *[
+            (Conditional(Features(MLP(), f), Normal(2), given=6), "learned .*Try .*learned=False")
+            for f in (Poisson(6), Categorical(6, classes=2))
+        ],
     ],
 )
 def test_an_encoder_that_cannot_be_mixed_is_refused(encoder, says) -> None:

@@ -14,7 +14,21 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from ppl_vae import Diagnosis, History, Program, diagnose, fit, plots
+from ppl_vae import (
+    MLP,
+    VAE,
+    Columns,
+    Conditional,
+    Diagnosis,
+    History,
+    Normal,
+    Poisson,
+    Program,
+    StandardNormal,
+    diagnose,
+    fit,
+    plots,
+)
 from ppl_vae.data import LinearGaussian
 from ppl_vae.diagnostics import classifier_two_sample, evidence, mmd_test
 from ppl_vae.plots.style import as_svg
@@ -103,6 +117,30 @@ def test_no_evidence_is_compared_with_that_of_other_observations() -> None:
     assert incomparable(both, real) == "one is a density, the other a probability mass"
     other = dataclasses.replace(both, observations={**both.observations, "y": np.ones(ROWS)})
     assert incomparable(both, other) == "they are not on the same data"
+
+
+def test_a_table_of_counts_is_compared_with_counts_and_no_other_table() -> None:
+    n, y = Poisson(()), Normal(())
+    families = [Poisson(2), Columns({"a": n, "b": n}), Columns({"a": n, "b": y})]
+    families += [Columns({"a": y, "b": n})]
+    x = torch.stack([COUNTS, COUNTS], -1)
+    counts, table, mixed, turned = (
+        diagnose(
+            VAE(
+                StandardNormal(1),
+                Conditional(MLP(), family, given=1),
+                Conditional(MLP(), Normal(1), given=2),
+            ),
+            x,
+            num_samples=30,
+        )
+        for family in families
+    )
+    assert incomparable(counts, table) is None and incomparable(mixed, mixed) is None
+    for one, two in ((counts, mixed), (table, mixed), (mixed, turned)):
+        assert (
+            incomparable(one, two) == "a cell is a density in one, a probability mass in the other"
+        )
 
 
 class Nameless(dist.Normal):

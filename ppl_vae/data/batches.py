@@ -130,7 +130,10 @@ def columns_of(data: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401
 
 
 def refuse_other_columns(
-    known: Mapping[str, tuple[str, ...]], given: Mapping[str, tuple[str, ...]], name: str
+    known: Mapping[str, tuple[str, ...]],
+    given: Mapping[str, tuple[str, ...]],
+    name: str,
+    where: str = "training",
 ) -> None:
     """Refuse DataFrames whose columns are not those of training, in their order.
 
@@ -143,9 +146,9 @@ def refuse_other_columns(
             continue  # the shape is refused elsewhere
         got, expected = next((a, b) for a, b in zip(columns, trained, strict=True) if a != b)
         raise ValueError(
-            f"Got the column {got!r} in {name} where training had {expected!r}; expected the "
+            f"Got the column {got!r} in {name} where {where} has {expected!r}; expected the "
             f"columns {list(trained)[:6]}{'…' if len(trained) > 6 else ''} in this order. Try "
-            f"{name}[columns of training], or {name}.to_numpy() if only the names differ."
+            f"selecting the columns of {where}, or .to_numpy() if only the names differ."
         )
 
 
@@ -216,10 +219,9 @@ def _cast(
         spread = tensor.std(0)
         if spread.isnan().any():  # cells are missing
             spread = torch.as_tensor(np.nanstd(tensor.cpu().numpy(), axis=0), device=tensor.device)
-        spread = spread.nan_to_num()
-        # That of a constant is 0 but for the rounding of its mean.
-        noise = 8 * torch.finfo(tensor.dtype).eps * tensor.abs().nan_to_num().amax(0)
-        if bool((lost > 1e-3 * spread).logical_and(spread > noise).any()):
+        # A constant has a spread too, by the rounding of its mean.
+        low, high = tensor.nan_to_num(torch.inf).amin(0), tensor.nan_to_num(-torch.inf).amax(0)
+        if bool((lost > 1e-3 * spread.nan_to_num()).logical_and(low < high).any()):
             raise ValueError(
                 f"Got values in {name} that {dtype} rounds by more than a thousandth of their "
                 "standard deviation (a small spread at a large offset); expected ones that survive "

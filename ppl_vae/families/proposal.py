@@ -83,14 +83,18 @@ def propose_columns(table: Any) -> Proposal:
 
 def _proposed(column: str, values: Any) -> tuple[Family, str]:
     ordered = bool(getattr(values.dtype, "ordered", False))
-    known = values.dropna()
+    known = values.dropna().infer_objects()  # numbers stood beside None
     distinct = list(known.cat.categories) if hasattr(known, "cat") else list(known.unique())
+    if not len(known):
+        raise ValueError(
+            f"Got the column {column} without a single value; expected some. Try leaving it out."
+        )
     if len(distinct) < 2:
         raise ValueError(
             f"Got the column {column} with {len(distinct)} distinct values; expected two or "
             "more: there is nothing to model. Try leaving it out."
         )
-    kind = values.dtype.kind
+    kind = known.dtype.kind
     if kind in "mMc":
         raise ValueError(
             f"Got the column {column} of dtype {values.dtype}; expected numbers, text or "

@@ -18,6 +18,7 @@ from ppl_vae.posterior.refine import Refined
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.program import origin
 from ppl_vae.programs.vae import VAE, family_of
+from ppl_vae.programs.values import seen_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,8 @@ def held_out_cells(
             "Got a program whose guide was refined for these very cells; expected one that has not "
             "seen them. Try held_out_cells(program.source, x)."
         )
-    if not isinstance(origin(program), VAE):
+    source = origin(program)
+    if not isinstance(source, VAE):
         raise ValueError(
             f"Got a {type(program).__name__}; expected a VAE, whose model takes a mask. Try "
             "impute(program, data) with a mask of your own."
@@ -100,7 +102,14 @@ def held_out_cells(
     seen = batch.kwargs.get("mask", torch.ones_like(values, dtype=torch.bool))
     chosen = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)) < share
     chosen = chosen.to(seen.device) & seen
-    gappy = Batch(batch.args, {**batch.kwargs, "mask": seen & ~chosen})
+    if not chosen.any():
+        raise ValueError(
+            f"Got share={share} of {int(seen.sum())} cells that are seen, of which none was drawn; "
+            "expected some. Try 0.5, or more rows."
+        )
+    # Filled, as what is missing is before a guide is fitted: a network may not ask for the mask.
+    filled, _ = seen_values(source.decoder, values, seen & ~chosen)
+    gappy = Batch((filled,), {**batch.kwargs, "mask": seen & ~chosen})
     found = impute(program, gappy, num_samples, level=level, seed=seed)
     known = values.where(seen, torch.nan)  # fillers are no data
     truth, hidden = known.double().cpu().numpy(), chosen.cpu().numpy()

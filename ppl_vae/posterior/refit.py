@@ -30,6 +30,8 @@ from ppl_vae.programs.vae import family_of
 from ppl_vae.training import History, fit
 
 OWN_DRAWS, OWN_EPOCHS = 4096, 10  # of the model, shown to the guide before the ELBO
+FEW = 100  # draws that tell too little
+FAR, HUGE = 100, 1e6  # draws of heavy tails overflow: times the largest datum; of z
 SMALL = 30  # counts up to here go into a network as they are
 
 
@@ -198,29 +200,38 @@ def _learn_own_draws(
             if c.shape == value.shape and c.dtype == value.dtype and ((c == value) | hidden).all()
         ]
         if len(places) != 1:
-            warnings.warn(
-                f"No argument is, or several are, {name!r} as the model observes it: the fresh "
-                "guide starts without draws of the model, from which it learns all modes. Try a "
-                "model that is given x as it observes it.",
-                stacklevel=4,
-            )
+            _warn_of_draws(f"no argument is, or several are, {name!r} as the model observes it")
             return
         given = inputs[places[0]]
         inputs[places[0]] = own.data[name].where(~hidden[index], given)
     flat = [t.inv(own.latents[n]) for n, t in zip(found.latents, transforms, strict=True)]
     z = torch.cat([v.reshape(OWN_DRAWS, -1) for v in flat], dim=-1)
-    kept = torch.stack([v.isfinite().reshape(OWN_DRAWS, -1).all(1) for v in (*inputs, z)]).all(0)
-    inputs, z = [v[kept] for v in inputs], z[kept]  # heavy tails leave the range of floats
+    pairs = zip(inputs, batch.tensors, strict=True)
+    near = [v.to(z).abs() <= FAR * max(1.0, float(c.to(z).abs().max())) for v, c in pairs]
+    kept = torch.stack([k.reshape(OWN_DRAWS, -1).all(1) for k in (*near, z.abs() < HUGE)]).all(0)
+    inputs, z = [v[kept] for v in inputs], z[kept]
+    if len(z) < FEW:
+        _warn_of_draws(f"only {len(z)} of {OWN_DRAWS} draws of the model are near the data")
+        return
+    size = min(batch_size, len(z))
     adam = torch.optim.Adam(encoder.parameters(), lr=learning_rate)
     order = torch.Generator().manual_seed(seed)
     for _ in range(OWN_EPOCHS):
-        for rows in torch.randperm(len(z), generator=order).split(batch_size):
+        for rows in torch.randperm(len(z), generator=order).split(size)[: len(z) // size]:
             loss = -encoder(*(c[rows].to(z) for c in inputs)).log_prob(z[rows]).mean()
             adam.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(encoder.parameters(), 100.0)
             adam.step()
     adam.zero_grad()
+
+
+def _warn_of_draws(cause: str) -> None:
+    warnings.warn(
+        f"The fresh guide starts without draws of the model, from which it learns all modes: "
+        f"{cause}. Try a model that is given x as it observes it, whose draws look like x.",
+        stacklevel=6,
+    )
 
 
 def _sample_joint(

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Size, Tensor, nn
 
+from ppl_vae.conditional import declared_family
 from ppl_vae.data.batches import as_numbers
 from ppl_vae.distributions import MixtureOfNormals
 
@@ -82,7 +83,7 @@ class VampPrior(nn.Module):
                 "program's encoder. Try encoder = Conditional(...), then VAE(VampPrior(u, encoder),"
                 " decoder, encoder)."
             )
-        family, names = getattr(encoder, "family", None), getattr(encoder, "inputs", None)
+        family, names = declared_family(encoder), getattr(encoder, "inputs", None)
         if family is not None and family.measure == "point":
             _refuse_points(family)
         unknown = [n for n in (*(names or ()), *getattr(family, "needs", ())) if n not in _KNOWN]
@@ -99,9 +100,9 @@ class VampPrior(nn.Module):
                 f"Got pseudo_inputs of shape {tuple(self.pseudo_inputs.shape)} for an encoder of "
                 f"data {tuple(x)}; expected (K, {', '.join(map(str, x))}). Try x[:500]."
             )
-        if self.learned and (family := _seen_through_features(encoder)) is not None:
+        if self.learned and (seen := _seen_through_features(encoder)) is not None:
             raise ValueError(
-                f"Got learned pseudo-inputs for an encoder that sees Features of {family!r}; "
+                f"Got learned pseudo-inputs for an encoder that sees Features of {seen!r}; "
                 "expected data that stay as they are: classes have no gradient, and logarithms end "
                 "where numbers are negative. Try VampPrior(x[:500], learned=False)."
             )
@@ -163,7 +164,8 @@ _UNBOUND = (
 def _seen_through_features(encoder: nn.Module) -> object:
     """The family whose features an encoder sees in place of data, if that changes them."""
     families: list[Any] = [m.family for m in encoder.modules() if hasattr(m, "sees_gaps")]
-    return next((f for f in families if f.columns or f.features is not None), None)
+    changed = (f for f in families if any(c.features for c in f.columns or (f,)))
+    return next(changed, None)
 
 
 def _refuse_points(encoder: object) -> None:

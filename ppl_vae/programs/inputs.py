@@ -80,12 +80,8 @@ def _for_vae(program: VAE, batch: Batch, columns: dict[str, tuple[str, ...]], na
             "expected the same, in the same order. Try mask[x.columns]."
         )
     family = family_of(program)
-    if names and family is not None and family.column_names not in ((), names):
-        raise ValueError(
-            f"Got the columns {list(names)[:6]} in {name}; expected those of the likelihood, "
-            f"{list(family.column_names)[:6]}, in this order. Try {name}[list of them], or "
-            f"{name}.to_numpy() if only the names differ."
-        )
+    if family is not None and family.column_names and names:
+        refuse_other_columns({"x": family.column_names}, {"x": names}, name, "the likelihood")
     shown, values = "x" if batch.kwargs else name, dict(values)
     x, seen = seen_values(program.decoder, values.pop("x"), values.pop("mask", None), shown, names)
     if seen is not None and any(
@@ -126,10 +122,11 @@ def _check_need(key: str, value: Tensor, support: constraints.Constraint, event:
             f"{', '.join(map(str, event))}), or 1 in place of any of these. Try "
             f"{key}.reshape{(-1, *[1] * len(event))}, one number for each datum."
         )
+    what = "positive numbers" if support is constraints.positive else f"values in {support}"
     inside = support.check(value)
     if not inside.all():
         raise ValueError(
-            f"Got {value[~inside][0].item():g} in the covariate {key!r}; expected {support}. Try "
+            f"Got {value[~inside][0].item():g} in the covariate {key!r}; expected {what}. Try "
             "leaving out rows without any."
         )
 

@@ -11,6 +11,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin as Torc
 from torch import Size, Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
 
+from ppl_vae.conditional import declared_family
+
 OWN = ("x", "z", "mask")  # what a program passes itself; every other name is a covariate's
 
 
@@ -38,7 +40,8 @@ def inputs_of(part: nn.Module, usual: tuple[str, ...]) -> tuple[str, ...]:
 
 def needs_of(part: nn.Module) -> Mapping[str, constraints.Constraint]:
     """Name what a part takes past its network, and say where that may lie."""
-    return getattr(getattr(part, "family", None), "needs", {})
+    family = declared_family(part)
+    return {} if family is None else family.needs
 
 
 def call(part: nn.Module, usual: tuple[str, ...], values: dict[str, Tensor]) -> TorchDistribution:
@@ -50,7 +53,20 @@ def call(part: nn.Module, usual: tuple[str, ...], values: dict[str, Tensor]) -> 
             f"expected it by name. Try {lost[0]}=... beside x."
         )
     context = [values[n] for n in names]
-    distribution: TorchDistribution = part(*context, **{n: values[n] for n in needs})
+    distribution = part(*context, **{n: values[n] for n in needs})
+    if not isinstance(distribution, TorchDistribution):
+        raise ValueError(
+            f"Got a {type(distribution).__name__} from a {type(part).__name__}; expected a Pyro "
+            "distribution. Try return pyro.distributions.Normal(loc, scale).to_event(1)."
+        )
+    event = event_of(part, "part")
+    if distribution.event_shape != event:
+        raise ValueError(
+            f"Got a distribution of batch shape {tuple(distribution.batch_shape)} and event shape "
+            f"{tuple(distribution.event_shape)} from a {type(part).__name__}; expected one event "
+            f"of shape {tuple(event)}, its event_shape, for each datum. Try .to_event() "
+            "on the distribution that it returns."
+        )
     return distribution
 
 
@@ -75,6 +91,12 @@ def check_parts(prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> Non
             "is no part of this program; expected the program's own. Try the same encoder in "
             "both: VAE(VampPrior(u, encoder), decoder, encoder)."
         )
+    family = declared_family(decoder)
+    if family is not None and family.measure == "point":
+        raise ValueError(
+            "Got a Delta as likelihood; expected a p(x|z) with a density or a mass: data off a "
+            "point are impossible. Try Normal(..., scale=Shared())."
+        )
     latent, event = event_of(prior, "prior"), event_of(decoder, "decoder")
     for role, part, usual, allowed in (
         ("prior", prior, (), ()),
@@ -97,7 +119,9 @@ def check_parts(prior: nn.Module, decoder: nn.Module, encoder: nn.Module) -> Non
             'then its mask. Try given={"x": ..., "mask": ...}, covariates after them.'
         )
     _check_support(prior, encoder)
-    push = push_onto(prior, encoder)
+    support = support_of_prior(prior)
+    # Of a p(z|c) of one's own it is not known before there are covariates.
+    push = None if support is None else push_onto(support, encoder)
     free = latent if push is None else push.inverse_shape(latent)
     _must_fit("encoder's event", event_of(encoder, "encoder"), "prior's event", free)
     known = {"z": ("prior's event", latent), "x": ("decoder's event", event)}
@@ -144,26 +168,33 @@ def support_of(distribution: TorchDistribution) -> constraints.Constraint:
     return _cell(support) if mixed else support
 
 
-def push_onto(prior: nn.Module, encoder: nn.Module) -> Transform | None:
+def support_of_prior(prior: nn.Module) -> constraints.Constraint | None:
+    """Where the latent may lie; None where only a call with covariates can tell."""
+    if inputs_of(prior, ()):
+        family = declared_family(prior)
+        return None if family is None else family.support
+    return support_of(prior())
+
+
+def push_onto(support: constraints.Constraint, encoder: nn.Module) -> Transform | None:
     """The bijection that takes an encoder on unconstrained space onto the prior's support."""
-    support = _support(prior)
-    family = getattr(encoder, "family", None)
+    family = declared_family(encoder)
     on_reals = family is None or is_real(family.support)
     return biject_to(support) if on_reals and not is_real(support) else None
 
 
-def lands_on(guide: TorchDistribution, prior: nn.Module) -> bool:
+def lands_on(guide: TorchDistribution, wanted: constraints.Constraint) -> bool:
     """Whether a guide lies on the prior's support already, and is not to be pushed there.
 
     Raises:
         ValueError: If it lies neither there nor on the reals.
     """
-    own, wanted = support_of(guide), _support(prior)
+    own = support_of(guide)
     if is_real(own):
         return False
     if not same_support(own, wanted):
         raise ValueError(
-            f"Got a guide with support {_cell(own)} under a prior with support {_cell(wanted)}; "
+            f"Got a guide with support {_said(own)} under a prior with support {_said(wanted)}; "
             "expected one on the same support, which is used as it is, or on the reals, which is "
             "pushed there. Try a Normal."
         )
@@ -222,31 +253,33 @@ def _check_inputs(
 
 
 def _check_support(prior: nn.Module, encoder: nn.Module) -> None:
-    family = getattr(encoder, "family", None)
-    support = _support(prior)
-    if family is None or (is_real(family.support) and not support.is_discrete):
+    family = declared_family(encoder)
+    support = support_of_prior(prior)
+    if support is None or family is None or (is_real(family.support) and not support.is_discrete):
         return
     cell = _cell(support)
     if not same_support(cell, family.support):
         raise ValueError(
-            f"Got the guide {family} under a prior with support {cell}; expected a guide that "
+            f"Got the guide {family} under a prior with support {_said(cell)}; expected one that "
             "lives inside it: on the same support, or on the reals under a continuous prior, "
             "which is pushed onto its support. Try Normal."
         )
-
-
-def _support(prior: nn.Module) -> constraints.Constraint:
-    if inputs_of(prior, ()):  # nothing to call it with
-        family = getattr(prior, "family", None)
-        own = getattr(prior, "support", constraints.real_vector)
-        return own if family is None else family.support
-    return support_of(prior())
 
 
 def _cell(support: Any) -> constraints.Constraint:  # noqa: ANN401
     """That of one cell, where a support is one of independent cells."""
     inner: constraints.Constraint = getattr(support, "base_constraint", support)
     return inner
+
+
+def _said(support: constraints.Constraint) -> str:
+    """A support in words: one number for a bound that is the same in all cells."""
+    cell = _cell(support)
+    bounds = {n: torch.as_tensor(v) for n, v in vars(cell).items() if isinstance(v, Tensor | Real)}
+    if not bounds:
+        return str(cell)
+    said = {n: f"{v.min():g}" if v.min() == v.max() else f"{v.tolist()}" for n, v in bounds.items()}
+    return f"{type(cell).__name__.strip('_')}({', '.join(f'{n}={v}' for n, v in said.items())})"
 
 
 def _must_fit(what: str, got: Size, where: str, expected: Size) -> None:

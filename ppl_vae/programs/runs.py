@@ -71,6 +71,9 @@ def run_checked(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
                     _check_shape(site)
         return traces
     except ValueError as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError) and str(cause).startswith("Got "):
+            raise cause from None  # our own sentence, without Pyro's table of shapes below it
         if not any(said in str(error) for said in ("Shape mismatch inside", "invalid log_prob")):
             raise
         raise ValueError(

@@ -8,7 +8,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as TorchDistribution
 from torch import Size, Tensor, nn
 
-from ppl_vae.conditional import Conditional, Family
+from ppl_vae.conditional import Conditional, Family, declared_family
 from ppl_vae.distributions import Marginal
 from ppl_vae.programs.parts import (
     call,
@@ -18,6 +18,8 @@ from ppl_vae.programs.parts import (
     lands_on,
     lend,
     push_onto,
+    support_of,
+    support_of_prior,
 )
 from ppl_vae.programs.program import origin
 from ppl_vae.programs.registration import picklable, register
@@ -110,8 +112,11 @@ class VAE(nn.Module):
         if mask is not None:
             x = torch.where(mask, x, 0.0)
         q = call(self.encoder, ("x",), {"x": x, "mask": seen, **covariates})
-        push = push_onto(self.prior, self.encoder)
-        if push is None or lands_on(q, self.prior):
+        support = support_of_prior(self.prior)
+        if support is None:
+            support = support_of(call(self.prior, (), covariates))
+        push = push_onto(support, self.encoder)
+        if push is None or lands_on(q, support):
             return q
         if isinstance(q, dist.Delta):  # found again by its inverse, a point is off by rounding
             return dist.Delta(push(q.v), event_dim=q.event_dim)
@@ -149,8 +154,9 @@ class VAE(nn.Module):
         ]
 
     def _filler(self, x: Tensor) -> Tensor:
-        family = getattr(self.decoder, "family", None)
-        return torch.as_tensor(getattr(family, "filler", 0.0), dtype=x.dtype, device=x.device)
+        family = declared_family(self.decoder)
+        filler = 0.0 if family is None else family.filler
+        return torch.as_tensor(filler, dtype=x.dtype, device=x.device)
 
     def __getstate__(self) -> dict[str, object]:
         """Allow pickling and `torch.save` after training."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Size, Tensor, nn
 
-from ppl_vae.conditional import Family
+from ppl_vae.conditional import Family, declared_family
 from ppl_vae.data.batches import ROWS
 from ppl_vae.programs.parts import event_of
 
@@ -42,10 +42,10 @@ def seen_values(
             f"Got {name} of shape {tuple(x.shape)}; expected (N, "
             f"{', '.join(map(str, event))}), the decoder's events. Try {_reshaping(x, event)}"
         )
-    family: Family | None = getattr(decoder, "family", None)
+    family = declared_family(decoder)
     seen = _seen(x, mask, name, columns)
     if seen is not None:
-        filler = getattr(family, "filler", 0.0)
+        filler = 0.0 if family is None else family.filler
         filler = filler.to(x) if isinstance(filler, Tensor) else x.new_tensor(filler)
         if family is not None and not family.support.check(filler.expand(event)).all():
             raise ValueError(
@@ -115,6 +115,11 @@ def _proposal(x: Tensor, seen: Tensor | None, bad: Tensor, family: Family) -> st
     low, high = float(values.min()), float(values.max())
     whole = bool((values == values.round()).all())
     name = family.name.split("(")[0]
+    if name == "Bernoulli" and len(values.unique()) == 2:
+        return f"0 for {low:g} and 1 for {high:g}: (x > {low:g})."
+    if name == "ContinuousBernoulli" and low >= 0:
+        top = 255 if whole and high <= 255 else high
+        return f"x / {top:g}, if that is the largest value that there can be."
     if whole and low >= 0 and name in ("Categorical", "Ordinal"):
         return f"{name}(..., classes={int(high) + 1}): codes start at 0."
     if whole and low >= 0:

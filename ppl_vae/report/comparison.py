@@ -122,7 +122,9 @@ def incomparable(first: Diagnosis, other: Diagnosis) -> str | None:
         one, two = _likelihood(first, site), _likelihood(other, its)
         if one.measure is not None and two.measure is not None:
             if one.measure != two.measure:
-                return "one is a density, the other a probability mass"
+                if {one.measure, two.measure} == {"density", "mass"}:
+                    return "one is a density, the other a probability mass"
+                return "a cell is a density in one, a probability mass in the other"
         elif one.family != two.family:
             return f"whether each has a density or a mass at {site} is not known"
     return None

@@ -14,6 +14,7 @@ from pyro import poutine
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
+from ppl_vae.conditional import declared_family
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.modes import device_of, evaluating
 from ppl_vae.programs.runs import run
@@ -135,7 +136,7 @@ def _constants(program: nn.Module) -> str:
     """What of a `VAE` is stated and not learned: another prior would be overwritten in silence."""
     if not isinstance(program, VAE):
         return type(program).__name__
-    families = [getattr(p, "family", None) for p in (program.decoder, program.encoder)]
+    families = [declared_family(p) for p in (program.decoder, program.encoder)]
     stated = [f"{f!r} min_scale={f.min_scale}" if f is not None else "" for f in families]
     buffers = hashlib.sha256()
     for name, value in program.prior.named_buffers():

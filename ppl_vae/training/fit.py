@@ -220,9 +220,11 @@ def _split(
         return batch, program_batch(program, validation, name="validation")
     count = round(validation * batch.rows)
     if not 0 < validation < 1 or not 0 < count < batch.rows - 1:
+        enough = next((f for f in (0.1, 0.2, 0.5) if 0 < round(f * batch.rows) < batch.rows - 1), 0)
         raise ValueError(
             f"Got validation={validation} of {batch.rows} rows; expected a fraction leaving a row "
-            "or more to validate and two or more to train on. Try 0.1, or pass validation data."
+            "or more to validate and two or more to train on. Try "
+            f"{enough or 'more data'}, or pass validation data."
         )
     order = torch.randperm(batch.rows, generator=generator)
     return batch.take(order[count:]), batch.take(order[:count])
