@@ -32,7 +32,7 @@ HELD_OUT = 500  # of 1797 digits
 WEIGHT = 20.0  # of the critic: at 10 the match of q(z) and p(z) comes slower
 
 NEXT = (
-    "Swap another part: NeuralSpline flows, StudentTPrior or a VampPrior where the mixture was; "
+    "Swap another part: FlowPrior, StudentTPrior or VampPrior where the mixture was; "
     "MultivariateNormal(2) where the guide's Normal(2) was. See docs/choose/.",
     "Open the latent space: eight dimensions in prior, decoder and encoder. Watch the "
     "reconstructions, the three terms and the active units.",
