@@ -117,7 +117,7 @@ def _proposal(x: Tensor, seen: Tensor | None, bad: Tensor, family: Family) -> st
     name = family.name.split("(")[0]
     if name == "Bernoulli" and len(values.unique()) == 2:
         return f"0 for {low:g} and 1 for {high:g}: (x > {low:g})."
-    if name == "ContinuousBernoulli" and low >= 0:
+    if name == "ContinuousBernoulli" and low >= 0 and not (whole and high < 128):
         top = 255 if whole and high <= 255 else high
         return f"x / {top:g}, if that is the largest value that there can be."
     if whole and low >= 0 and name in ("Categorical", "Ordinal"):
