@@ -181,7 +181,7 @@ def _histogram(ax: Axes, d: Diagnosis, means: Floats, prior: Floats) -> None:
     ax.hist(prior, edges, density=True, histtype="step", color=PRIOR, lw=1.8, label="z ~ p(z)")
     ax.set_xlabel("z")
     ax.set_ylabel("density")
-    ax.legend()
+    ax.legend(loc="upper right")
 
 
 def _kolmogorov(x: Floats, y: Floats) -> float:

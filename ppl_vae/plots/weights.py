@@ -90,7 +90,7 @@ def draw_three_terms(fig: FigureBase, d: Diagnosis) -> None:
     right.set_xlabel("nats")
     right.set_ylabel("data")
     right.set_title("both KLs, per datum")
-    right.legend()
+    right.legend(loc="upper right")
 
 
 def draw_evidence(fig: FigureBase, d: Diagnosis) -> None:
