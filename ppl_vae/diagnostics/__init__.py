@@ -1,10 +1,13 @@
 """Diagnostics: pure functions from arrays to small results; nothing here trains or plots."""
 
 from ppl_vae.diagnostics.active_units import ActiveUnits, active_units
+from ppl_vae.diagnostics.calibration import Calibration, calibration, holm
 from ppl_vae.diagnostics.evidence import Evidence, MeanEvidence, evidence, mean_evidence
 from ppl_vae.diagnostics.imputation import imputation_error
+from ppl_vae.diagnostics.information import Information, information
 from ppl_vae.diagnostics.khat import good_khat, khat
 from ppl_vae.diagnostics.log_mean import log_mean_interval
+from ppl_vae.diagnostics.ranks import ranks, tarp_ranks
 from ppl_vae.diagnostics.three_terms import ThreeTerms, three_terms
 from ppl_vae.diagnostics.two_sample import (
     ClassifierTest,
@@ -13,23 +16,33 @@ from ppl_vae.diagnostics.two_sample import (
     mmd2,
     mmd_test,
 )
+from ppl_vae.diagnostics.uniformity import Uniformity, uniformity
 
 __all__ = [
     "ActiveUnits",
+    "Calibration",
     "ClassifierTest",
     "Evidence",
+    "Information",
     "MMDTest",
     "MeanEvidence",
     "ThreeTerms",
+    "Uniformity",
     "active_units",
+    "calibration",
     "classifier_two_sample",
     "evidence",
     "good_khat",
+    "holm",
     "imputation_error",
+    "information",
     "khat",
     "log_mean_interval",
     "mean_evidence",
     "mmd2",
     "mmd_test",
+    "ranks",
+    "tarp_ranks",
     "three_terms",
+    "uniformity",
 ]

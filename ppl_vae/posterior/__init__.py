@@ -1,5 +1,10 @@
 """What a fitted program says: draws, evidence, refitted guides, and the door to ArviZ."""
 
+from ppl_vae.posterior.ais import AIS as AIS
+from ppl_vae.posterior.ais import Sandwich as Sandwich
+from ppl_vae.posterior.ais import ais as ais
+from ppl_vae.posterior.ais import ais_sandwich as ais_sandwich
+from ppl_vae.posterior.calibrate import calibrate as calibrate
 from ppl_vae.posterior.clusters import clusters as clusters
 from ppl_vae.posterior.datatree import to_datatree as to_datatree
 from ppl_vae.posterior.draws import Draws as Draws

@@ -17,8 +17,8 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.families import MultivariateNormal
 from ppl_vae.nets import MLP, Features
 from ppl_vae.objectives import ELBO
-from ppl_vae.posterior.draws import observed_values, prior_predictive
 from ppl_vae.posterior.faults import explained
+from ppl_vae.posterior.own_draws import own_draws, places_of
 from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.modes import forked_rng, frozen
 from ppl_vae.programs.parts import support_of
@@ -189,21 +189,13 @@ def _learn_own_draws(
     The sleep phase of Hinton et al. 1995 (The wake-sleep algorithm). Nothing is done where x is
     not passed to the model as it is observed, so that draws of it cannot be passed in its place.
     """
-    index = torch.arange(OWN_DRAWS) % batch.rows
-    own = prior_predictive(program, OWN_DRAWS, like=batch, seed=seed)
-    inputs = [c[index] for c in batch.tensors]
-    for name, value in observed_values(program, batch).items():
-        hidden = value.isnan()
-        places = [
-            k
-            for k, c in enumerate(batch.tensors)
-            if c.shape == value.shape and c.dtype == value.dtype and ((c == value) | hidden).all()
-        ]
-        if len(places) != 1:
-            _warn_of_draws(f"no argument is, or several are, {name!r} as the model observes it")
-            return
-        given = inputs[places[0]]
-        inputs[places[0]] = own.data[name].where(~hidden[index], given)
+    try:
+        places_of(program, batch)
+    except ValueError as error:
+        _warn_of_draws(str(error))
+        return
+    own = own_draws(program, batch, OWN_DRAWS, seed=seed)
+    inputs = list(own.batch.tensors)
     flat = [t.inv(own.latents[n]) for n, t in zip(found.latents, transforms, strict=True)]
     z = torch.cat([v.reshape(OWN_DRAWS, -1) for v in flat], dim=-1)
     pairs = zip(inputs, batch.tensors, strict=True)
@@ -211,7 +203,10 @@ def _learn_own_draws(
     kept = torch.stack([k.reshape(OWN_DRAWS, -1).all(1) for k in (*near, z.abs() < HUGE)]).all(0)
     inputs, z = [v[kept] for v in inputs], z[kept]
     if len(z) < FEW:
-        _warn_of_draws(f"only {len(z)} of {OWN_DRAWS} draws of the model are near the data")
+        _warn_of_draws(
+            f"Got {len(z)} of {OWN_DRAWS} draws of the model near the data; expected {FEW} or "
+            "more. Try a longer fit of the program, or data scaled as those of training."
+        )
         return
     size = min(batch_size, len(z))
     adam = torch.optim.Adam(encoder.parameters(), lr=learning_rate)
@@ -228,8 +223,7 @@ def _learn_own_draws(
 
 def _warn_of_draws(cause: str) -> None:
     warnings.warn(
-        f"The fresh guide starts without draws of the model, from which it learns all modes: "
-        f"{cause}. Try a model that is given x as it observes it, whose draws look like x.",
+        f"The fresh guide starts without draws of the model, which show it all modes. {cause}",
         stacklevel=6,
     )
 

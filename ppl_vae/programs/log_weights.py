@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.ops import packed
 from pyro.ops.contract import contract_to_tensor
 from pyro.ops.rings import LogRing
+from pyro.poutine import Trace
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.modes import drawing
-from ppl_vae.programs.runs import Site, rows_first, run
+from ppl_vae.programs.runs import Site, probe, rows_first, run
 from ppl_vae.programs.traces import (
     NoDensityError,
     Structure,
@@ -36,11 +38,14 @@ class WeightedDraws(NamedTuple):
         log_weights: log p(x, z) − log q(z|x), ``(S, N)``, nats per datum.
         log_likelihood: log p(x|z), ``(S, N)``; None where discrete sites were summed out.
         latents: Draws by site, ``(S, N, *event)``, constrained as the program has them.
+        log_guide: log q(z|x), ``(S, N)``; None with `log_likelihood`. What is left of the three is
+            log p(z).
     """
 
     log_weights: Tensor
     log_likelihood: Tensor | None
     latents: dict[str, Tensor]
+    log_guide: Tensor | None = None
 
 
 def log_weights(
@@ -105,13 +110,7 @@ def _draw(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"Got {name}={value!r}; expected a positive integer. Try {name}=500.")
     batch = program_batch(program, x, name="x")
-    found = structure(program, batch)
-    if found.undefined is not None:
-        raise NoDensityError(
-            f"There are no log weights here: {found.undefined}. Expected a guide and a prior with "
-            f"densities, and every latent inside the data plate. Try {_remedy(found)}."
-        )
-    refuse_subsampling(found)
+    found = scored(program, batch)
     index = torch.arange(batch.rows, device=batch.device)
     blocks = index.repeat(num_samples).split(rows)
     with drawing(program, seed):
@@ -122,11 +121,93 @@ def _draw(
         return joined.reshape(num_samples, batch.rows, *joined.shape[1:])
 
     likelihoods = [p.log_likelihood for p in pieces if p.log_likelihood is not None]
+    guides = [p.log_guide for p in pieces if p.log_guide is not None]
     return WeightedDraws(
         join([p.log_weights for p in pieces]),
         join(likelihoods) if likelihoods else None,
         {n: join([p.latents[n] for p in pieces]) for n in pieces[0].latents},
+        join(guides) if guides else None,
     )
+
+
+def weighted_at(
+    program: nn.Module,
+    x: Any,  # noqa: ANN401
+    latents: Mapping[str, Tensor],
+    *,
+    rows: int = ROWS,
+) -> WeightedDraws:
+    """Score given z as draws of the guide are: log w, log p(x|z) and log q(z|x), ``(S, N)``.
+
+    Args:
+        program: A `VAE` or `Program`.
+        x: Data as `fit` takes them.
+        latents: By site, ``(S, N, *event)``, as `weighted_draws` gives them.
+        rows: Rows of one run.
+
+    Raises:
+        NoDensityError: As `weighted_draws`, and where discrete sites are summed out: then no z is
+            all of what is latent.
+
+    Example:
+        >>> from ppl_vae import Program
+        >>> from ppl_vae.data import LinearGaussian
+        >>> world = LinearGaussian.random(2, 5, seed=0)
+        >>> x, _ = world.sample(3, seed=1)
+        >>> program = Program(world.model, world.guide)
+        >>> draws = weighted_draws(program, x, 10)
+        >>> again = weighted_at(program, x, draws.latents)
+        >>> torch.allclose(again.log_guide, draws.log_guide)
+        True
+    """
+    batch = program_batch(program, x, name="x")
+    found = scored(program, batch)
+    if found.enumerated:
+        raise NoDensityError(
+            f"There is no log q(z|x) of given latents here: {list(found.enumerated)} are summed "
+            "out. Expected all latents to be drawn. Try log_weights."
+        )
+    model, _ = probe(program, batch)
+    shape = next(iter(latents.values())).shape[:2]
+    flat = {n: v.flatten(0, 1) for n, v in latents.items()}
+    # Where `rows_first` took the rows from.
+    dims = {n: v.dim() - len(model.nodes[n]["fn"].event_shape) + found.dim for n, v in flat.items()}
+    index = torch.arange(batch.rows, device=batch.device).repeat(shape[0])
+    pieces = []
+    with drawing(program, None):
+        for part in torch.arange(len(index), device=batch.device).split(rows):
+            piece = batch.take(index[part])
+            values = {n: v[part].movedim(0, dims[n]) for n, v in flat.items()}
+            at_model, at_guide = (
+                poutine.trace(poutine.condition(side, data=values)).get_trace(
+                    *piece.args, **piece.kwargs
+                )
+                for side in (program.model, program.guide)
+            )
+            pieces.append(_scores(at_model, at_guide, found, piece.rows, keep=True))
+    log_w, likelihood, _, guide = zip(*pieces, strict=True)
+    return WeightedDraws(
+        torch.cat(log_w).reshape(shape),
+        torch.cat(likelihood).reshape(shape),
+        dict(latents),
+        torch.cat(guide).reshape(shape),
+    )
+
+
+def scored(program: nn.Module, batch: Batch) -> Structure:
+    """Look at a program whose draws are to be scored.
+
+    Raises:
+        NoDensityError: Where there is nothing to score them by.
+    """
+    found = structure(program, batch)
+    if found.undefined is not None:
+        raise NoDensityError(
+            f"There are no log weights here: {found.undefined}. Expected a guide and a prior with "
+            f"densities, and every latent inside the data plate. Try {_remedy(found)}."
+        )
+    refuse_subsampling(found)
+    return found
 
 
 def _remedy(found: Structure) -> str:
@@ -142,18 +223,21 @@ def _remedy(found: Structure) -> str:
 def _block(program: nn.Module, batch: Batch, found: Structure, keep: bool) -> WeightedDraws:
     if found.enumerated:
         return WeightedDraws(_summed_out(program, batch, found), None, {})
-    model, guide = run(program, batch)
+    return _scores(*run(program, batch), found, batch.rows, keep)
+
+
+def _scores(model: Trace, guide: Trace, found: Structure, rows: int, keep: bool) -> WeightedDraws:
     model, guide = prune_subsample_sites(model), prune_subsample_sites(guide)
     sites = (*found.latents, *found.observed)
-    log_p = {n: per_row(model.nodes[n], found.dim, batch.rows) for n in sites}
-    log_q = [per_row(guide.nodes[n], found.dim, batch.rows) for n in found.latents]
+    log_p = {n: per_row(model.nodes[n], found.dim, rows) for n in sites}
+    log_q = [per_row(guide.nodes[n], found.dim, rows) for n in found.latents]
     likelihood = torch.stack([log_p[n] for n in found.observed]).sum(0)
     prior = [log_p[n] for n in found.latents]
     total = likelihood + sum(p - q for p, q in zip(prior, log_q, strict=True))
     if not keep:
         return WeightedDraws(total, None, {})
     latents = {n: rows_first(guide.nodes[n], found.dim) for n in found.latents}
-    return WeightedDraws(total, likelihood, latents)
+    return WeightedDraws(total, likelihood, latents, torch.stack(log_q).sum(0))
 
 
 def per_row(site: Site, dim: int, rows: int) -> Tensor:
