@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
@@ -247,6 +246,8 @@ class _Chains:
         return log_w.reshape(self.count, self.rows).cpu().numpy()
 
     def _tracked(self, moves: list[Any], name: str) -> Any:  # noqa: ANN401
+        from rich.progress import track  # importing it draws from Python's random numbers
+
         return track(moves, description=name, disable=not self.progress, transient=True)
 
     def _start(self) -> Tensor:
