@@ -7,6 +7,7 @@ from ppl_vae.diagnostics.imputation import imputation_error
 from ppl_vae.diagnostics.information import Information, information
 from ppl_vae.diagnostics.khat import good_khat, khat
 from ppl_vae.diagnostics.log_mean import log_mean_interval
+from ppl_vae.diagnostics.match import Match, match
 from ppl_vae.diagnostics.ranks import ranks, tarp_ranks
 from ppl_vae.diagnostics.three_terms import ThreeTerms, three_terms
 from ppl_vae.diagnostics.two_sample import (
@@ -25,6 +26,7 @@ __all__ = [
     "Evidence",
     "Information",
     "MMDTest",
+    "Match",
     "MeanEvidence",
     "ThreeTerms",
     "Uniformity",
@@ -38,6 +40,7 @@ __all__ = [
     "information",
     "khat",
     "log_mean_interval",
+    "match",
     "mean_evidence",
     "mmd2",
     "mmd_test",

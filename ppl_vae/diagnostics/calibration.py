@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from ppl_vae.diagnostics.uniformity import Uniformity, uniformity
@@ -22,7 +21,7 @@ class Calibration:
         num_draws: Draws S that the truth was ranked among.
         contraction: 1 − mean_x Var(z_d|x) / Var(z_d), by unit: 0 where the guide is the prior,
             which is calibrated and says nothing.
-        num_data: How many data were simulated.
+        num_data: How many data.
     """
 
     tests: Mapping[str, Uniformity]
@@ -57,26 +56,26 @@ def calibration(
     log q(z|x), whose ranks are those of highest-density regions: expected coverage.
 
     Args:
-        ranks: By name, ``(N,)`` each, from `ranks` and `tarp_ranks`.
+        ranks: By name, ``(N,)`` each, from `ranks` and `tarp_ranks`; fewer where a quantity is not
+            known of all data.
         num_draws: S.
         contraction: By unit, to be read beside.
         level: Of the bands of the single tests.
 
     Raises:
-        ValueError: If there are none, or they differ in length or lie outside 0 to S.
+        ValueError: If there are none, or they lie outside 0 to S.
 
     Example:
+        >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> low, even = rng.binomial(99, 0.3, size=200), rng.integers(0, 100, size=200)
         >>> found = calibration({"z[0]": low, "z[1]": even}, num_draws=99)
         >>> found.worst, found.p_value < 1e-9, found.p_values["z[1]"] > 0.01
         ('z[0]', True, True)
     """
-    sizes = {name: np.shape(r) for name, r in ranks.items()}
-    if not sizes or len(set(sizes.values())) > 1:
+    if not ranks:
         raise ValueError(
-            f"ranks: got shapes {sizes}, expected one or more of the same shape (N,). Try a column "
-            "of ranks(...) each."
+            "ranks: got none, expected those of one quantity or more. Try {'z': ranks(...)[:, 0]}."
         )
     tests = {n: uniformity(r, num_draws=num_draws, level=level) for n, r in ranks.items()}
     return Calibration(
@@ -84,7 +83,7 @@ def calibration(
         holm({n: t.p_value for n, t in tests.items()}),
         num_draws,
         contraction or {},
-        next(iter(sizes.values()))[0],
+        max(t.num_data for t in tests.values()),
     )
 
 

@@ -5,6 +5,7 @@ from ppl_vae.posterior.ais import Sandwich as Sandwich
 from ppl_vae.posterior.ais import ais as ais
 from ppl_vae.posterior.ais import ais_sandwich as ais_sandwich
 from ppl_vae.posterior.calibrate import calibrate as calibrate
+from ppl_vae.posterior.checks import prior_check as prior_check
 from ppl_vae.posterior.clusters import clusters as clusters
 from ppl_vae.posterior.datatree import to_datatree as to_datatree
 from ppl_vae.posterior.draws import Draws as Draws
@@ -21,3 +22,5 @@ from ppl_vae.posterior.refine import Refined as Refined
 from ppl_vae.posterior.refine import refine as refine
 from ppl_vae.posterior.refit import Refitted as Refitted
 from ppl_vae.posterior.refit import refit_guide as refit_guide
+from ppl_vae.posterior.typicality import Typicality as Typicality
+from ppl_vae.posterior.typicality import typicality as typicality
