@@ -44,6 +44,9 @@ from ppl_vae.guides import ConditionalFlow, Implicit
 from ppl_vae.nets import MLP, Convolutions, Deconvolutions, Features, GatedMLP, NeuralSpline
 from ppl_vae.objectives import ELBO, Adversarial, ImportanceWeighted
 from ppl_vae.posterior import (
+    ais,
+    ais_sandwich,
+    calibrate,
     clusters,
     data_given,
     elpd,
@@ -51,10 +54,12 @@ from ppl_vae.posterior import (
     impute,
     log_evidence,
     posterior_predictive,
+    prior_check,
     prior_predictive,
     refine,
     refit_guide,
     to_datatree,
+    typicality,
 )
 from ppl_vae.priors import (
     FlowPrior,
@@ -137,6 +142,11 @@ __all__ = [
     "refit_guide",
     "report",
     "to_datatree",
+    "ais",
+    "ais_sandwich",
+    "calibrate",
+    "prior_check",
+    "typicality",
 ]
 
 

@@ -13,11 +13,15 @@ from ppl_vae.posterior.draws import posterior_predictive as posterior_predictive
 from ppl_vae.posterior.draws import prior_predictive as prior_predictive
 from ppl_vae.posterior.elpd import elpd as elpd
 from ppl_vae.posterior.evidence import log_evidence as log_evidence
+from ppl_vae.posterior.gaps import Gaps as Gaps
+from ppl_vae.posterior.gaps import gaps as gaps
 from ppl_vae.posterior.given import data_given as data_given
 from ppl_vae.posterior.held_out_cells import HeldOutCells as HeldOutCells
 from ppl_vae.posterior.held_out_cells import held_out_cells as held_out_cells
 from ppl_vae.posterior.impute import Imputation as Imputation
 from ppl_vae.posterior.impute import impute as impute
+from ppl_vae.posterior.nuts import Reference as Reference
+from ppl_vae.posterior.nuts import reference_posterior as reference_posterior
 from ppl_vae.posterior.refine import Refined as Refined
 from ppl_vae.posterior.refine import refine as refine
 from ppl_vae.posterior.refit import Refitted as Refitted

@@ -67,6 +67,7 @@ def refine(
     steps: int = 500,
     num_particles: int = 1,
     learning_rate: float = 0.05,
+    correlated: bool = True,
     seed: int = 0,
     progress: bool = True,
 ) -> Refined:
@@ -85,6 +86,8 @@ def refine(
         num_particles: Draws of z per datum and step.
         learning_rate: Of Adam, in units of each guide's own standard deviations; it falls to zero
             along a cosine.
+        correlated: Whether L has entries below its diagonal. Without them a guide of independent
+            coordinates stays one: it is then the best of its family for these data.
         seed: Seeds the noise; torch's random state is left as found.
         progress: Show a progress bar.
 
@@ -125,7 +128,7 @@ def refine(
         )
     # The prior's: a guide that was pushed onto it need not know it as its own.
     frees = {n: _free(fn) for n, fn in sites.items()}
-    moves = nn.ModuleList([_Move(*at) for at in _where(program, batch, frees)])
+    moves = nn.ModuleList([_Move(*at, correlated) for at in _where(program, batch, frees)])
     model_of, guide_of = functions(program)
 
     def frozen_model(*args: Tensor, _row: Tensor, **kwargs: Tensor) -> Any:  # noqa: ANN401
@@ -164,9 +167,10 @@ class _Move(nn.Module):
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, centre: Tensor, spread: Tensor) -> None:
+    def __init__(self, centre: Tensor, spread: Tensor, correlated: bool) -> None:
         super().__init__()
         rows, size = centre.shape
+        self.correlated = correlated
         self.register_buffer("centre", centre)
         self.register_buffer("spread", spread)
         self.shift = nn.Parameter(torch.zeros_like(centre))
@@ -175,7 +179,9 @@ class _Move(nn.Module):
     def forward(self, row: Tensor) -> Transform:
         centre, spread, raw = self.centre[row], self.spread[row], self.raw[row]
         diagonal = softplus(raw.diagonal(dim1=-2, dim2=-1))
-        factor = raw.tril(-1) + torch.diag_embed(diagonal)
+        factor = torch.diag_embed(diagonal)
+        if self.correlated:
+            factor = factor + raw.tril(-1)
         return _Affine(centre, spread, self.shift[row], factor)
 
 
