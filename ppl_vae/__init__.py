@@ -50,12 +50,15 @@ from ppl_vae.posterior import (
     clusters,
     data_given,
     elpd,
+    gaps,
     held_out_cells,
     impute,
     log_evidence,
+    mutual_information,
     posterior_predictive,
     prior_check,
     prior_predictive,
+    reference_posterior,
     refine,
     refit_guide,
     to_datatree,
@@ -147,6 +150,9 @@ __all__ = [
     "calibrate",
     "prior_check",
     "typicality",
+    "gaps",
+    "mutual_information",
+    "reference_posterior",
 ]
 
 

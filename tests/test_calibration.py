@@ -24,7 +24,7 @@ from ppl_vae import (
 )
 from ppl_vae.data import LinearGaussian
 from ppl_vae.diagnostics import calibration, holm, information, ranks, tarp_ranks, uniformity
-from ppl_vae.posterior import calibrate
+from ppl_vae.posterior import calibrate, mutual_information
 
 # p(z|x) has the correlation −0.85.
 WEIGHT = torch.tensor([[3.0, 3.0], [0.5, -0.5], [0.2, 0.0]]).double()
@@ -261,3 +261,23 @@ def test_a_model_that_hides_x_is_no_simulator():
 
     with pytest.raises(ValueError, match="Got no argument.*'y'.*Try a model that is given x"):
         calibrate(Program(model, guide), torch.rand(5))
+
+
+def test_information_of_a_program_is_between_its_ends_and_collapse_shows():
+    x, _ = WORLD.sample(400, seed=3)
+    exact = -0.5 * WORLD.posterior(x).covariance_matrix[0].logdet().item()  # of z ~ N(0, I)
+    found = mutual_information(ignorant(lambda q: q), x, seed=0)
+    # 4 SE on each side: 3·10^-5. The bracket is of use: its ends are near each other.
+    assert found.lower - 4 * found.lower_se < exact < found.upper + 4 * found.upper_se
+    assert found.upper - found.lower < 0.2
+    # q(z) is p(z) here: all of the rate is information.
+    assert found.marginal_kl[0] < 4 * (found.rate_se + found.upper_se)
+    prior = mutual_information(ignorant(BROKEN["the prior"][1]), x, seed=0)
+    assert abs(prior.lower) < 1e-9 and abs(prior.upper) < 1e-9 and abs(prior.rate) < 1e-9
+    shifted = mutual_information(
+        ignorant(lambda q: dist.MultivariateNormal(q.loc + 2.0, scale_tril=q.scale_tril)), x
+    )
+    # KL(N(2, I) ‖ N(0, I)) in two dims is 4; the information is what it was.
+    low, high = shifted.marginal_kl
+    assert low - 0.5 < 4.0 < high + 0.5  # 4 SE of the rate of 400 data, sd 2.5
+    assert abs(shifted.lower - found.lower) < 0.3

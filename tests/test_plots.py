@@ -30,6 +30,7 @@ from ppl_vae import (
     plots,
 )
 from ppl_vae.data import LinearGaussian
+from ppl_vae.diagnostics import calibration
 from ppl_vae.plots.style import SETTINGS, as_svg
 from ppl_vae.programs.describe import Line
 
@@ -271,3 +272,14 @@ def test_the_ticks_of_the_three_terms_do_not_touch(table: Diagnosis) -> None:
         shown = [label.get_window_extent() for label in fig.axes[0].get_xticklabels()]
     assert len(shown) > 2
     assert all(a.x1 + 8 < b.x0 for a, b in zip(shown, shown[1:], strict=False))  # about a digit
+
+
+def test_calibration_is_drawn_as_it_was_tested():
+    rng = np.random.default_rng(0)
+    ranks = {f"z_{k}$": rng.integers(0, 101, 300) for k in range(14)} | {"low": np.zeros(300)}
+    found = calibration(ranks, num_draws=100)
+    fig = plots.calibration(found)
+    titles = [ax.get_title(loc="left") for ax in fig.axes]
+    assert len(titles) == 12 and titles[-1] == "low: p < 0.0001"
+    assert "p < 0.0001" not in "".join(titles[:-1])
+    assert as_svg(fig) == as_svg(plots.calibration(found))

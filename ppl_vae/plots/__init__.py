@@ -3,6 +3,7 @@
 Nothing here touches pyplot or the user's settings. `diagram` draws a program, as an SVG string.
 """
 
+from ppl_vae.plots.calibration import calibration as calibration
 from ppl_vae.plots.cells import reconstructions as reconstructions
 from ppl_vae.plots.cells import samples as samples
 from ppl_vae.plots.diagram import diagram as diagram

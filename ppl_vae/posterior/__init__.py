@@ -20,6 +20,7 @@ from ppl_vae.posterior.held_out_cells import HeldOutCells as HeldOutCells
 from ppl_vae.posterior.held_out_cells import held_out_cells as held_out_cells
 from ppl_vae.posterior.impute import Imputation as Imputation
 from ppl_vae.posterior.impute import impute as impute
+from ppl_vae.posterior.mutual import mutual_information as mutual_information
 from ppl_vae.posterior.nuts import Reference as Reference
 from ppl_vae.posterior.nuts import reference_posterior as reference_posterior
 from ppl_vae.posterior.refine import Refined as Refined
