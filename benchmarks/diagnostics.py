@@ -77,7 +77,7 @@ GUIDES: dict[str, Guide] = {
     "correlation ignored": _uncorrelated,
     "equal to the prior": _prior,
 }
-MODES = ("exact, two modes", "one mode of two")
+MODES = ("exact with two modes", "one mode of two")
 MODELS = ("exact", "noise × 1.5", "bias + 0.5 sd")
 
 CATCHES = {
