@@ -15,7 +15,7 @@ from ppl_vae import diagnostics
 from ppl_vae.diagnostics.evidence import NO_KHAT
 from ppl_vae.diagnostics.khat import MIN_DRAWS
 from ppl_vae.posterior import posterior_predictive, prior_predictive
-from ppl_vae.posterior.draws import observed_values
+from ppl_vae.posterior.draws import as_array, observed_values, side_by_side
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.describe import Line, describe
 from ppl_vae.programs.inputs import program_batch
@@ -156,10 +156,10 @@ def diagnose(
     latents: dict[str, Tensor] = {}
     if found.undefined is None:
         draws = weighted_draws(program, batch, num_samples, seed=seed)
-        log_weights = _array(draws.log_weights)
+        log_weights = as_array(draws.log_weights)
         evidence = diagnostics.evidence(log_weights)
         if draws.log_likelihood is not None:
-            terms = diagnostics.three_terms(log_weights, _array(draws.log_likelihood))
+            terms = diagnostics.three_terms(log_weights, as_array(draws.log_likelihood))
         latents = draws.latents
     blind = evidence is not None and num_samples < MIN_DRAWS
     predictive = posterior_predictive(program, batch, 1, seed=seed)
@@ -169,16 +169,16 @@ def diagnose(
         latents = posterior_predictive(program, batch, few, seed=seed).latents
     prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1)
     site = found.observed[0]
-    observations = {n: _array(v) for n, v in observed_values(program, batch).items()}
+    observations = {n: as_array(v) for n, v in observed_values(program, batch).items()}
     # An index of categories is no coordinate.
     own = [n for n in found.latents if n not in (*found.shared, *found.enumerated)]
     codes = code_means = prior_codes = None
     active = mmd = classifier = None
     if own:
-        codes = _side_by_side(predictive.latents, own, 2)[0]
-        draws_of_z = _side_by_side(latents, own, 2)
+        codes = side_by_side(predictive.latents, own, 2)[0]
+        draws_of_z = side_by_side(latents, own, 2)
         code_means = draws_of_z.mean(0)
-        prior_codes = _side_by_side(prior.latents, own, 1)
+        prior_codes = side_by_side(prior.latents, own, 1)
         active = diagnostics.active_units(
             code_means, noise=draws_of_z.var(0, ddof=1).mean(0) / len(draws_of_z)
         )
@@ -195,7 +195,7 @@ def diagnose(
         fresh_evidence=None
         if fresh is None
         else diagnostics.evidence(
-            _array(weighted_draws(fresh, batch, num_samples, seed=seed + 2).log_weights)
+            as_array(weighted_draws(fresh, batch, num_samples, seed=seed + 2).log_weights)
         ),
         terms=terms,
         active=active,
@@ -206,9 +206,9 @@ def diagnose(
         prior_codes=prior_codes,
         observations=observations,
         data=observations[site],
-        reconstructions=_array(predictive.means.get(site, predictive.data[site])[0]),
-        samples=_array(prior.means.get(site, prior.data[site])),
-        generated=_array(prior.data[site]),
+        reconstructions=as_array(predictive.means.get(site, predictive.data[site])[0]),
+        samples=as_array(prior.means.get(site, prior.data[site])),
+        generated=as_array(prior.data[site]),
         labels=None if labels is None else _named(labels),
         history=history,
         notes=(
@@ -240,13 +240,3 @@ def _missing(observations: Mapping[str, Floats]) -> list[str]:
         for site, x in observations.items()
         if (gaps := int(np.isnan(x).sum()))
     ]
-
-
-def _array(value: Tensor) -> Floats:
-    return value.detach().double().cpu().numpy()
-
-
-def _side_by_side(latents: Mapping[str, Tensor], names: list[str], draw_dims: int) -> Floats:
-    values = [latents[n] for n in names]
-    flat = [v.flatten(draw_dims) if v.dim() > draw_dims else v[..., None] for v in values]
-    return np.concatenate([_array(v) for v in flat], axis=-1)

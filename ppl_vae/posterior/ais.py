@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.diagnostics.log_mean import log_mean
-from ppl_vae.posterior.draws import prior_predictive
+from ppl_vae.posterior.draws import as_array, prior_predictive
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.own_draws import own_draws
 from ppl_vae.posterior.unconstrained import Unconstrained
@@ -118,7 +118,7 @@ def ais(
     """
     batch = program_batch(program, x, name="x")
     _check(temperatures=temperatures, num_chains=num_chains, leapfrog=leapfrog)
-    chains = _Chains(program, batch, temperatures, num_chains, leapfrog, seed, progress)
+    chains = _Chains(program, batch, temperatures, num_chains, leapfrog, progress)
     with forked_rng(batch.device, seed), frozen(program):
         log_w, acceptance = chains.forward()
     found = log_mean(log_w)
@@ -127,7 +127,7 @@ def ais(
         found.se,
         log_w,
         acceptance,
-        chains.steps[-1].double().cpu().numpy(),
+        as_array(chains.steps[-1]),
         temperatures,
         num_chains,
     )
@@ -178,7 +178,7 @@ def ais_sandwich(
     _check(temperatures=temperatures, num_chains=num_chains, leapfrog=leapfrog, num_data=num_data)
     own = own_draws(program, x, num_data, seed=seed)
     batch = own.batch
-    chains = _Chains(program, batch, temperatures, num_chains, leapfrog, seed, progress)
+    chains = _Chains(program, batch, temperatures, num_chains, leapfrog, progress)
     with forked_rng(batch.device, seed), frozen(program):
         below, _ = chains.forward()
         above = chains.backward(own.latents)
@@ -206,13 +206,11 @@ class _Chains:
         temperatures: int,
         num_chains: int,
         leapfrog: int,
-        seed: int,
         progress: bool,
     ) -> None:
-        self.program, self.seed, self.progress = program, seed, progress
+        self.program, self.progress = program, progress
         self.space = Unconstrained(program, batch)
         self.rows, self.count, self.leapfrog = batch.rows, num_chains, leapfrog
-        self.one = batch
         self.batch = batch.take(torch.arange(batch.rows, device=batch.device).repeat(num_chains))
         ladder = torch.linspace(-SPAN, SPAN, temperatures + 1, dtype=torch.float64).sigmoid()
         self.ladder = ((ladder - ladder[0]) / (ladder[-1] - ladder[0])).tolist()
@@ -220,8 +218,7 @@ class _Chains:
 
     def forward(self) -> tuple[Floats, Floats]:
         """Run from the prior: log weights ``(C, N)`` and the share accepted ``(N,)``."""
-        if not len(self.steps):
-            self._pilot()
+        self._pilot()
         u = self._start()
         log_w = u.new_zeros(len(u), dtype=torch.float64)
         accepted = u.new_zeros(self.rows)
@@ -232,7 +229,7 @@ class _Chains:
             u, accept = self._move(u, high, step)
             accepted += accept
         shape = (self.count, self.rows)
-        share = (accepted / len(moves)).double().cpu().numpy()
+        share = as_array(accepted / len(moves))
         return log_w.reshape(shape).cpu().numpy(), share
 
     def backward(self, latents: dict[str, Tensor]) -> Floats:
@@ -266,21 +263,19 @@ class _Chains:
         every = max(1, min(5, count // 20))
         u = self._start()
         log_step = u.new_full((self.rows,), -1.0)
-        found, at = [], []
+        found = []
         for k in range(1, count + 1, every):
-            for _ in range(3 if k == 1 else 1):
-                for gain in (0.5, 0.25) if k == 1 else (0.25,):
-                    u, accept = self._move(u, self.ladder[k], log_step.exp())
-                    log_step = log_step + gain * (accept - ACCEPTANCE)
+            for gain in 3 * (0.5, 0.25) if k == 1 else (0.25,):
+                u, accept = self._move(u, self.ladder[k], log_step.exp())
+                log_step = log_step + gain * (accept - ACCEPTANCE)
             found.append(log_step)
-            at.append(k)
         # The mean of three neighbours, on a line between those that were visited.
         series = torch.stack(found)
         padded = torch.cat([series[:1], series, series[-1:]])
         smooth = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
         place = (torch.arange(1, count + 1, device=u.device) - 1) / every
-        left = place.floor().long().clamp(max=len(at) - 1)
-        right = (left + 1).clamp(max=len(at) - 1)
+        left = place.floor().long().clamp(max=len(found) - 1)
+        right = (left + 1).clamp(max=len(found) - 1)
         part = (place - left).to(u)[:, None]
         self.steps = (smooth[left] * (1 - part) + smooth[right] * part).exp()
 

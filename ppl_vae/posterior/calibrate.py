@@ -6,11 +6,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_vae.diagnostics.calibration import Calibration, calibration
 from ppl_vae.diagnostics.ranks import ranks, tarp_ranks
-from ppl_vae.posterior.draws import posterior_predictive, with_plate
+from ppl_vae.posterior.draws import (
+    as_array,
+    posterior_predictive,
+    prior_predictive,
+    side_by_side,
+    with_plate,
+)
 from ppl_vae.posterior.own_draws import own_draws
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_at, weighted_draws
@@ -73,7 +79,7 @@ def calibrate(
             "that has some."
         )
     own = own_draws(program, batch, num_data, seed=seed)
-    truth = _side_by_side(own.latents, names, 1)
+    truth = side_by_side(own.latents, names, 1)
     scores: dict[str, tuple[Floats, Floats]] = {}
     if found.undefined is None and not found.enumerated:
         drawn = weighted_draws(program, own.batch, num_draws, seed=seed + 1)
@@ -84,16 +90,16 @@ def calibrate(
             ("log q(z|x)", at.log_guide, drawn.log_guide),
         ):
             if exact is not None and guess is not None:  # nothing is summed out here
-                scores[name] = _array(exact)[0], _array(guess)
+                scores[name] = as_array(exact)[0], as_array(guess)
     else:
         latents = posterior_predictive(program, own.batch, num_draws, seed=seed + 1).latents
-    draws = _side_by_side(latents, names, 2)
+    draws = side_by_side(latents, names, 2)
     units = unit_names(names, [own.latents[n][0].numel() for n in names])
     ranked = dict(zip(units, ranks(truth, draws, seed=seed + 2).T, strict=True))
     for name, (one, many) in scores.items():
         ranked[name] = ranks(one[:, None], many[..., None], seed=seed + 3)[:, 0]
-    centres = own_draws(program, own.batch, num_data, seed=seed + 4).latents
-    references = _side_by_side(centres, names, 1)
+    centres = prior_predictive(program, num_data, like=own.batch, seed=seed + 4).latents
+    references = side_by_side(centres, names, 1)
     scale = truth.std(0).clip(min=1e-12)
     ranked["distance"] = tarp_ranks(truth / scale, draws / scale, references / scale)
     contraction = 1 - draws.var(0).mean(0) / truth.var(0).clip(min=1e-12)
@@ -112,12 +118,3 @@ def unit_names(sites: list[str], sizes: list[int]) -> list[str]:
         for name, size in zip(sites, sizes, strict=True)
         for k in range(size)
     ]
-
-
-def _side_by_side(latents: dict[str, Tensor], names: list[str], lead: int) -> Floats:
-    values = [_array(latents[n]) for n in names]
-    return np.concatenate([v.reshape(*v.shape[:lead], -1) for v in values], axis=-1)
-
-
-def _array(value: Tensor) -> Floats:
-    return value.detach().double().cpu().numpy()

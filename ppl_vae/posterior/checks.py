@@ -11,7 +11,7 @@ from torch import nn
 
 from ppl_vae.diagnostics.calibration import Calibration, calibration
 from ppl_vae.diagnostics.ranks import ranks
-from ppl_vae.posterior.draws import observed_values, prior_of_data
+from ppl_vae.posterior.draws import as_array, observed_values, prior_of_data
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import program_batch
 
@@ -65,8 +65,8 @@ def prior_check(
     found: dict[str, NDArray[np.int64]] = {}
     observed = observed_values(program, batch)
     for site, value in observed.items():
-        x_site = value.detach().double().cpu().numpy()
-        made = drawn[site].detach().double().cpu().numpy()
+        x_site = as_array(value)
+        made = as_array(drawn[site])
         made = np.where(np.isnan(x_site), np.nan, made)
         chosen = usual_discrepancies(x_site.shape[1:]) if discrepancies is None else discrepancies
         for name, function in chosen.items():

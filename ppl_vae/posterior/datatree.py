@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.diagnostics import evidence
 from ppl_vae.posterior.draws import (
+    as_array,
     observed_values,
     posterior_predictive,
     prior_of_data,
@@ -118,10 +119,10 @@ def to_datatree(
         if weighted.log_likelihood is not None:
             stats = {"log_weight": weighted.log_weights, "log_p_x_given_z": weighted.log_likelihood}
             groups["sample_stats"] = xr.Dataset(
-                {k: (("chain", "draw", "row"), _numpy(v)[None]) for k, v in stats.items()}
+                {k: (("chain", "draw", "row"), as_array(v)[None]) for k, v in stats.items()}
             )
         if num_samples > 1:
-            result = evidence(_numpy(weighted.log_weights))
+            result = evidence(as_array(weighted.log_weights))
             groups["evidence"] = xr.Dataset(
                 {k: ("row", getattr(result, k)) for k in ("log_evidence", "se", "khat")}
             )
@@ -151,13 +152,13 @@ def _latent(name: str, value: Tensor, shared: bool) -> tuple[tuple[str, ...], An
     own = ("chain", "draw") if shared else ("chain", "draw", "row")
     rest = value.dim() + 1 - len(own)
     dims = tuple(f"{name}_dim_{i}" if rest > 1 else f"{name}_dim" for i in range(rest))
-    return (*own, *dims), _numpy(value)[None]
+    return (*own, *dims), as_array(value)[None]
 
 
 def _cells(
     site: str, value: Tensor, lead: tuple[int, ...], columns: Sequence[str] | None
 ) -> dict[str, Any]:
-    flat = _numpy(value).reshape(*lead, -1)
+    flat = as_array(value).reshape(*lead, -1)
     sampled = ("chain", "draw") if len(lead) == 2 else ()
     size = flat.shape[-1]
     if size > MAX_COLUMNS and columns is None:
@@ -185,7 +186,3 @@ def _with_coords(group: xr.Dataset, rows: NDArray[Any] | None) -> xr.Dataset:
     if rows is not None and "row" in coords:
         coords["row"] = rows
     return group.assign_coords(coords)
-
-
-def _numpy(value: Tensor) -> NDArray[np.float64]:
-    return value.detach().double().cpu().numpy()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
@@ -224,3 +226,17 @@ def _positive(num_samples: int) -> int:
             f"Got num_samples={num_samples!r}; expected a positive integer. Try num_samples=100."
         )
     return num_samples
+
+
+def as_array(value: Tensor) -> NDArray[np.float64]:
+    """Give a tensor to the diagnostics, which are functions of float64 arrays."""
+    array: NDArray[np.float64] = value.detach().double().cpu().numpy()
+    return array
+
+
+def side_by_side(
+    latents: Mapping[str, Tensor], names: Sequence[str], lead: int
+) -> NDArray[np.float64]:
+    """Put the units of several latents beside each other: ``(*lead, D)``."""
+    values = [as_array(latents[n]) for n in names]
+    return np.concatenate([v.reshape(*v.shape[:lead], -1) for v in values], axis=-1)

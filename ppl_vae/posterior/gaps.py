@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ppl_vae.diagnostics import Evidence, evidence
+from ppl_vae.posterior.draws import as_array
 from ppl_vae.posterior.refine import refine
 from ppl_vae.programs.log_weights import log_weights
 
@@ -97,7 +98,7 @@ def gaps(
         for c in (False, True)
     )
     own, within, beyond = (
-        log_weights(p, x, num_samples, seed=seed + k).double().cpu().numpy()
+        as_array(log_weights(p, x, num_samples, seed=seed + k))
         for k, p in enumerate((program, same, full), start=1)
     )
     best = evidence(beyond)

@@ -14,7 +14,7 @@ from ppl_vae.posterior.draws import Draws, collect, shaped, with_plate
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS
 from ppl_vae.programs.modes import drawing, dtype_of
-from ppl_vae.programs.runs import probe
+from ppl_vae.programs.runs import probe, row_dims
 from ppl_vae.programs.traces import Structure
 from ppl_vae.programs.vae import VAE
 
@@ -93,8 +93,7 @@ def data_at(
     model, _ = probe(program, batch)
     shape = next(iter(latents.values())).shape[:2]
     flat = {n: v.flatten(0, 1) for n, v in latents.items()}
-    # Where `rows_first` took the rows from.
-    dims = {n: v.dim() - len(model.nodes[n]["fn"].event_shape) + found.dim for n, v in flat.items()}
+    dims = row_dims(flat, model, found.dim)
     index = torch.arange(batch.rows).repeat(shape[0])
     return shaped(_model_at(program, batch, index, flat, dims, found, seed), tuple(shape))
 

@@ -18,7 +18,7 @@ from ppl_vae.diagnostics import khat
 from ppl_vae.diagnostics.arrays import Floats
 from ppl_vae.diagnostics.imputation import Level
 from ppl_vae.distributions import Marginal
-from ppl_vae.posterior.draws import with_plate
+from ppl_vae.posterior.draws import as_array, with_plate
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
@@ -128,14 +128,14 @@ def impute(
     point, lower, upper, draws, hidden, log_w = joined
     weights = torch.softmax(log_w.T, 0)
     return Imputation(
-        point=_array(point),
-        lower=_array(lower),
-        upper=_array(upper),
-        draws=_array(draws),
+        point=as_array(point),
+        lower=as_array(lower),
+        upper=as_array(upper),
+        draws=as_array(draws),
         hidden=hidden.cpu().numpy(),
         level=level,
-        ess=_array(1 / weights.square().sum(0)),
-        khat=khat(_array(log_w.T)),
+        ess=as_array(1 / weights.square().sum(0)),
+        khat=khat(as_array(log_w.T)),
     )
 
 
@@ -249,7 +249,3 @@ def _classes(part: TorchDistribution, x: Tensor, weights: Tensor) -> tuple[Tenso
     masses = (part.log_prob(code.expand(x.flatten(0, 1).shape)).exp() for code in codes)
     shares = torch.stack([_mean(m.unflatten(0, x.shape[:2]).double(), weights) for m in masses])
     return codes.to(x.dtype), shares
-
-
-def _array(value: Tensor) -> Floats:
-    return value.detach().double().cpu().numpy()

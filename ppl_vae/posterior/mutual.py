@@ -9,11 +9,12 @@ from pyro import poutine
 from torch import nn
 
 from ppl_vae.diagnostics.information import Information, information
+from ppl_vae.posterior.draws import as_array
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS, per_row, scored, weighted_draws
 from ppl_vae.programs.modes import drawing
-from ppl_vae.programs.runs import probe
+from ppl_vae.programs.runs import probe, row_dims
 from ppl_vae.programs.traces import NoDensityError
 
 
@@ -63,9 +64,7 @@ def mutual_information(
     _, guide = probe(program, batch)
     count = batch.rows
     values = {n: v[0] for n, v in drawn.latents.items()}
-    dims = {
-        n: v.dim() - len(guide.nodes[n]["fn"].event_shape) + found.dim for n, v in values.items()
-    }
+    dims = row_dims(values, guide, found.dim)
     index = torch.arange(count * count, device=batch.device)
     pieces = []
     with drawing(program, None):
@@ -78,4 +77,4 @@ def mutual_information(
             scores = [per_row(trace.nodes[n], found.dim, rows.rows) for n in found.latents]
             pieces.append(torch.stack(scores).sum(0))
     log_q = torch.cat(pieces).reshape(count, count)
-    return information(log_q.double().cpu().numpy(), log_p.double().cpu().numpy())
+    return information(as_array(log_q), as_array(log_p))

@@ -13,7 +13,7 @@ from pyro.infer.mcmc import NUTS
 from pyro.infer.mcmc.api import MCMC
 from torch import Tensor, nn
 
-from ppl_vae.posterior.draws import prior_predictive
+from ppl_vae.posterior.draws import as_array, prior_predictive
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.unconstrained import Unconstrained
 from ppl_vae.programs.inputs import program_batch
@@ -129,7 +129,7 @@ def reference_posterior(
             chains.append(run.get_samples()["u"])
             divergences += sum(len(v) for v in run.diagnostics()["divergences"].values())
         u = torch.stack(chains)
-    free = u.detach().double().cpu().numpy()
+    free = as_array(u)
     rhat, ess = _convergence(free)
     with torch.no_grad():
         flat = space.constrained(u.reshape(-1, space.size))

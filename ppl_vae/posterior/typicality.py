@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ppl_vae.posterior.draws import as_array
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.own_draws import own_draws
 from ppl_vae.programs.inputs import program_batch
@@ -87,7 +88,7 @@ def typicality(
     batch = program_batch(program, x, name="x")
     own = own_draws(program, batch, num_simulated, seed=seed)
     data, simulated = (
-        _log_mean(log_weights(program, b, num_samples, seed=seed + k).double().cpu().numpy())
+        _log_mean(as_array(log_weights(program, b, num_samples, seed=seed + k)))
         for k, b in ((1, batch), (2, own.batch))
     )
     test = ks_2samp(data, simulated)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.modes import drawing
-from ppl_vae.programs.runs import Site, probe, rows_first, run
+from ppl_vae.programs.runs import Site, probe, row_dims, rows_first, run
 from ppl_vae.programs.traces import (
     NoDensityError,
     Structure,
@@ -170,8 +170,7 @@ def weighted_at(
     model, _ = probe(program, batch)
     shape = next(iter(latents.values())).shape[:2]
     flat = {n: v.flatten(0, 1) for n, v in latents.items()}
-    # Where `rows_first` took the rows from.
-    dims = {n: v.dim() - len(model.nodes[n]["fn"].event_shape) + found.dim for n, v in flat.items()}
+    dims = row_dims(flat, model, found.dim)
     index = torch.arange(batch.rows, device=batch.device).repeat(shape[0])
     pieces = []
     with drawing(program, None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -55,6 +55,11 @@ def rows_first(site: Site, dim: int) -> Tensor:
     """Give a site's value with the data plate, batch dim `dim`, in front: ``(N, ...)``."""
     value = site["value"]
     return value.movedim(value.dim() - len(site["fn"].event_shape) + dim, 0)
+
+
+def row_dims(latents: Mapping[str, Tensor], trace: Trace, dim: int) -> dict[str, int]:
+    """Say where `rows_first` took the rows of values ``(N, ...)`` from: for ``movedim(0, ...)``."""
+    return {n: v.dim() - len(trace.nodes[n]["fn"].event_shape) + dim for n, v in latents.items()}
 
 
 def run_checked(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
