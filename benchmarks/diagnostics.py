@@ -202,11 +202,13 @@ RUN = {"calibration": calibrated, "predictive": predicted, "match": matched}
 def rates(piece: str, runs: int) -> dict[str, Any]:
     """Rejection rates of one piece, by test."""
     group, size, defect = piece.split("|")
+    started = time.perf_counter()
     p_values = [RUN[group](defect, int(size), 1000 * k + int(size)) for k in range(runs)]
     found: dict[str, Any] = {"group": group, "D": int(size), "defect": defect, "runs": runs}
     for test in TESTS[group]:
         rate = float(np.mean([p[test] <= LEVEL for p in p_values]))
         found[test] = round(rate, 4)
+    found["seconds"] = round(time.perf_counter() - started)
     return found
 
 
@@ -240,6 +242,7 @@ def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
             r[test] for r in broken if (test := named[r["group"], r["D"], r["defect"]]) is not None
         ),
         "monte_carlo_error_of_a_level": round((LEVEL * (1 - LEVEL) / RUNS) ** 0.5, 4),
+        "seconds_of_all_pieces": sum(r["seconds"] for r in rows),
         "rows": rows,
         "caught_by": [[*key, test] for key, test in CATCHES.items()],
         "blind": [[*key, list(tests)] for key, tests in BLIND.items()],

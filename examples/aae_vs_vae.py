@@ -36,10 +36,14 @@ for objective in (ELBO(), Adversarial()):  # the only line that differs
     name = "VAE" if isinstance(objective, ELBO) else "AAE"
     history, _ = fit(program, train, objective=objective, epochs=30, seed=0, progress=False)
     fresh = refit_guide(program, held_out, epochs=60, progress=False)
-    found = diagnose(program, held_out, name=name, history=history, fresh=fresh, num_samples=300)
+    found = diagnose(
+        program, held_out, name=name, history=history, fresh=fresh, num_samples=300, budget=10
+    )
     print(f"\n{name}: {', '.join(f'{line.role} {line.family}' for line in found.lines)}")
     print(f"  held-out evidence, own guide   at least {found.evidence.log_evidence.mean():8.2f}")
     bound = found.fresh_evidence.log_evidence.mean()
     print(f"  held-out evidence, fresh guide at least {bound:8.2f} nats per datum")
-    print(f"  squared MMD of q(z) and p(z) {found.mmd.mmd2:.4f} (equal: {found.mmd.null_mean:.4f})")
-    print(f"  a classifier tells them apart with accuracy {found.classifier.accuracy:.3f}")
+    mmd, classifier = found.match.mmd, found.match.classifier
+    print(f"  squared MMD of q(z) and p(z) {mmd.mmd2:.4f} (equal: {mmd.null_mean:.4f})")
+    print(f"  a classifier tells them apart with accuracy {classifier.accuracy:.3f}")
+    print(found)  # every finding: value, error, effect, what to conclude, what to try

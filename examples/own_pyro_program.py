@@ -46,7 +46,7 @@ exact = dist.MultivariateNormal(
 print(f"noise {noise:.3f} (0.5 in truth)")
 print(f"evidence {result.log_evidence.mean():.4f}, exact {exact.mean():.4f} nats per datum")
 
-found = diagnose(program, data, name="severity", history=history)
+found = diagnose(program, data, name="severity", history=history, budget=10)
 gap = found.terms.kl_posterior.mean()
 print(f"KL(q || posterior) {gap:.4f} nats; share with k-hat above 0.5: ", end="")
 print(f"{(found.evidence.khat > 0.5).mean():.1%}; latents {found.latents}")

@@ -6,7 +6,6 @@ digits says which one serves the data, with its error over data.
     python examples/swap_prior.py
 """
 
-import arviz_stats
 import torch
 
 from ppl_vae import (
@@ -17,9 +16,9 @@ from ppl_vae import (
     GaussianMixture,
     Normal,
     StandardNormal,
+    compare,
     elpd,
     fit,
-    log_evidence,
     refit_guide,
 )
 from ppl_vae.data import digits
@@ -46,8 +45,8 @@ for name, prior in PRIORS.items():
     )
     fit(vae, train, epochs=20, seed=0, progress=False)
     fresh = refit_guide(vae, held_out, epochs=40, progress=False)  # the same guide for all three
-    scores[name] = elpd(log_evidence(fresh, held_out, 200, seed=0))
+    scores[name] = elpd(fresh, held_out, 200, seed=0)
     per_datum = scores[name].elpd / len(held_out)
     print(f"{name:24s} held-out evidence at least {per_datum:8.2f} nats per datum")
 
-print(arviz_stats.compare(scores)[["rank", "elpd", "elpd_diff", "dse"]])
+print(compare(scores)[["rank", "elpd", "mc_se", "bias", "elpd_diff", "dse"]].round(1).to_string())

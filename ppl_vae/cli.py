@@ -41,7 +41,7 @@ def demo(
     # everywhere: a seed means the same on any number of cores.
     torch.set_num_threads(1)
     if quick:
-        run(out, seed=seed, epochs=10, refit_epochs=10, num_samples=100)
+        run(out, seed=seed, epochs=10, refit_epochs=10, num_samples=100, budget=0)
     else:
         run(out, seed=seed)
 

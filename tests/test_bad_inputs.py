@@ -896,8 +896,12 @@ for labels in ([1, 2], 3, np.zeros((20, 1))):
     )
 asks("diagnosis seed", lambda p: diagnose(p, x, seed=None), "seed=None", "an integer", "seed=0")
 asks("weights seed", lambda p: log_weights(p, x, 5, seed="a"), "seed='a'", "an integer", "seed=0")
-asks("elpd of a program", lambda p: ppl_vae.elpd(p), "Got a VAE", "evidence", "log_evidence")
-asks("elpd of an array", lambda p: ppl_vae.elpd(np.zeros(3)), "ndarray", "evidence", "log_evidence")
+asks("elpd of an array", lambda p: ppl_vae.elpd(np.zeros(3), x), "ndarray", "a VAE or", "Try Prog")
+asks("one score", lambda p: ppl_vae.compare({"a": 1.0}), "1 score", "two programs or more", "elpd")
+asks("a list of scores", lambda p: ppl_vae.compare([1.0, 2.0]), "Got list", "by name", "elpd")
+asks(
+    "numbers as scores", lambda p: ppl_vae.compare({"a": 1.0, "b": 2.0}), "'float'", "held", "elpd"
+)
 
 
 def given(p: VAE, latents: object) -> object:

@@ -15,8 +15,9 @@ from ppl_vae import (
     StandardNormal,
 )
 from ppl_vae.data import LinearGaussian
-from ppl_vae.diagnostics import match, mmd_test
-from ppl_vae.posterior import prior_check, typicality
+from ppl_vae.diagnostics import match, mmd_test, unit_kl
+from ppl_vae.diagnostics import typicality as compared
+from ppl_vae.posterior import aggregate_match, posterior_check, prior_check, typicality
 
 WORLD = LinearGaussian.random(2, 4, seed=0)
 PROGRAM = Program(WORLD.model, WORLD.guide)
@@ -111,3 +112,58 @@ def test_the_evidence_of_data_is_that_of_the_models_own_or_not():
     x[7] += 10.0
     found = typicality(PROGRAM, x, seed=0)
     assert found.percentile.argmin() == 7 and found.percentile[7] == 0.0
+
+
+def test_a_program_is_matched_with_one_code_for_each_datum_that_differs():
+    x, _ = WORLD.sample(100, seed=1)
+    found = aggregate_match(PROGRAM, torch.cat([x, x]), seed=0)
+    # 100 codes, not 200: the same data twice would be taken for twice as many.
+    assert found.num_data == 100 and found.p_value > 1e-3
+    assert list(found.units) == ["z[0]", "z[1]"]
+    shifted = Program(WORLD.model, WORLD.broken_guide(shift=2.0))
+    assert aggregate_match(shifted, x, seed=0).p_value < 1e-2
+    with pytest.raises(ValueError, match="Got 3 data that differ"):
+        aggregate_match(PROGRAM, x[:3].repeat(20, 1))
+
+
+def test_what_the_decoder_makes_is_set_beside_the_data():
+    x, _ = WORLD.sample(400, seed=1)
+    mean = {"mean": lambda v: v.mean(1)}
+    right = posterior_check(PROGRAM, x, mean, num_draws=200, seed=0)
+    # Of a right guide mean T(rep) − mean T(x) has sd of at most √2 sd(T)/√N = 0.07 sd(T).
+    assert abs(right.effects["mean"]) < 5 * 0.07 and right.p_values["mean"] > 0.01
+    assert right.replicated["mean"].shape == (200,)
+    other = LinearGaussian(WORLD.weight, WORLD.bias + 1.0, WORLD.scale)
+    # The guide of the right world: the decoder's cells are all too high by 1.
+    wrong = posterior_check(Program(other.model, WORLD.guide), x, mean, num_draws=200, seed=0)
+    gain = float(wrong.replicated["mean"].mean() - right.replicated["mean"].mean())
+    assert gain == pytest.approx(1.0, abs=1e-6)  # the same draws
+    sd = float(x.mean(1).std(correction=0))
+    expected = (right.observed["mean"] - float(wrong.replicated["mean"].mean())) / sd
+    assert wrong.effects["mean"] == pytest.approx(expected, rel=0.2) and wrong.p_values["mean"] == 0
+    assert wrong.worst == "mean"
+    cells = posterior_check(PROGRAM, x, seed=0)
+    assert list(cells.effects) == [f"x[{k}]" for k in range(4)]
+
+
+def test_the_kl_of_units_is_that_of_normals():
+    rng = np.random.default_rng(0)
+    prior = rng.standard_normal((200_000, 2))
+    loc, scale = rng.standard_normal((500, 2)), np.array([0.5, 1.0])
+    exact = 0.5 * (scale**2 + loc**2 - 1 - 2 * np.log(scale)).mean(0)
+    found = [unit_kl(loc + scale * rng.standard_normal((5, 500, 2)), prior) for _ in range(40)]
+    # With five draws only: unbiased all the same. 5 SE of the mean of 40 runs.
+    se = np.std(found, axis=0, ddof=1) / 40**0.5
+    assert (
+        abs(np.mean(found, axis=0) - exact) < 5 * se + 0.005
+    ).all()  # 0.005: the prior's moments
+    nothing = unit_kl(rng.standard_normal((50, 2000, 1)), prior[:, :1])
+    assert abs(nothing[0]) < 0.01
+    with pytest.raises(ValueError, match="S of 3 or more"):
+        unit_kl(np.zeros((2, 4, 1)), prior[:, :1])
+
+
+def test_typicality_refuses_what_is_no_list_of_numbers():
+    for bad in (np.zeros((2, 2)), np.array([np.nan]), np.array([])):
+        with pytest.raises(ValueError, match="log_evidence: got shape"):
+            compared(bad, np.zeros(3))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ppl_vae.cli import app, main
 from ppl_vae.demo import demo, train_and_diagnose
 
-LITTLE = {"epochs": 1, "refit_epochs": 1, "num_samples": 30, "progress": False}
+LITTLE = {"epochs": 1, "refit_epochs": 1, "num_samples": 30, "budget": 0, "progress": False}
 
 
 def numbers(value: object) -> list[np.ndarray]:

@@ -151,7 +151,9 @@ def test_the_bar_shows_the_figures_that_the_screen_has_room_for(
 @pytest.fixture(scope="module")
 def found() -> Diagnosis:
     x, _ = WORLD.sample(30, seed=1)
-    return diagnose(Program(WORLD.model, WORLD.guide), x, name="[/b] exact", num_samples=20)
+    return diagnose(
+        Program(WORLD.model, WORLD.guide), x, name="[/b] exact", num_samples=20, budget=0
+    )
 
 
 def test_a_report_shows_what_it_draws_and_leaves_the_screen_clean(

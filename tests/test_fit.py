@@ -181,7 +181,7 @@ def test_objectives_are_losses_for_svi(objective):
 def test_two_plain_functions_are_diagnosed():
     x, program = data("tutorial"), fresh("tutorial")
     history, _ = fit(program, x, epochs=2, **QUIET)
-    found = diagnose(program, x, history=history, num_samples=20)
+    found = diagnose(program, x, history=history, num_samples=20, budget=0)
     assert found.latents == ("latent",) and found.observed == ("obs",)
     assert np.isfinite(found.evidence.log_evidence).all()
     assert found.reconstructions.shape == (100, 6)

@@ -92,7 +92,7 @@ def test_a_program_whose_parameters_left_the_store_is_refused(copied) -> None:
     used = copy.deepcopy(program) if copied else program
     assert torch.equal(log_weights(used, X, 10, seed=0), before)
     pyro.clear_param_store()
-    for use in (lambda: log_weights(used, X, 10), lambda: diagnose(used, X)):
+    for use in (lambda: log_weights(used, X, 10), lambda: diagnose(used, X, budget=0)):
         with pytest.raises(ValueError, match="trained with 'slope' of Pyro's store, which is gone"):
             use()
     with pytest.raises(ValueError, match="patience under Adversarial"):  # a refused fit
@@ -312,7 +312,7 @@ def test_a_plate_that_is_named_by_its_size_is_refused_in_a_sentence() -> None:
 def test_programs_with_summed_out_sites_are_diagnosed_and_reach_arviz() -> None:
     program = Program(clusters, guide_of("slope"))
     trained(program, objective=TraceEnum_ELBO(max_plate_nesting=1))
-    found = diagnose(program, X, num_samples=100)
+    found = diagnose(program, X, num_samples=100, budget=0)
     assert found.evidence is not None and found.undefined is None
     assert found.codes.shape == (40, 1)  # the index of a category is no coordinate
     tree = to_datatree(program, X, num_samples=30)

@@ -43,7 +43,7 @@ def world(latents: int = 2, features: int = 5, **arguments: object) -> Diagnosis
     x, _ = exact.sample(ROWS, seed=1)
     program = Program(exact.model, exact.broken_guide(scale=1.3))
     fresh = Program(exact.model, exact.guide)
-    return diagnose(program, x, num_samples=40, fresh=fresh, **arguments)
+    return diagnose(program, x, num_samples=40, fresh=fresh, **arguments, budget=0)
 
 
 @pytest.fixture(scope="module")
@@ -242,13 +242,13 @@ def guide(x: torch.Tensor) -> None:
 def test_the_sheet_of_programs_that_lack_parts() -> None:
     torch.manual_seed(0)
     x = torch.randn(ROWS)
-    shared = diagnose(Program(model, guide), x, num_samples=30)
+    shared = diagnose(Program(model, guide), x, num_samples=30, budget=0)
     assert shared.shared == ("w",) and shared.codes.shape == (ROWS, 1)
     decoder = Conditional(MLP(4), Normal(3, scale=Shared()), given=2)
     vae = VAE(StandardNormal(2), decoder, Conditional(MLP(4), Delta(2), given=3))
     with pytest.warns(UserWarning, match="maximum a posteriori"):
         history, _ = fit(vae, torch.randn(ROWS, 3), epochs=2, seed=0, progress=False)
-    point = diagnose(vae, torch.randn(ROWS, 3), history=history, num_samples=30)
+    point = diagnose(vae, torch.randn(ROWS, 3), history=history, num_samples=30, budget=0)
     for d in (shared, point):
         rows = plots.diagnosis(d).subfigs
         panels = {part.get_suptitle() for row in rows for part in row.subfigs}
@@ -260,7 +260,7 @@ def test_binary_images_of_a_vae_render() -> None:
     decoder = Conditional(MLP(4), Bernoulli((4, 4)), given=2)
     vae = VAE(StandardNormal(2), decoder, Conditional(MLP(4), Normal(2), given=(4, 4)))
     x = (torch.rand(ROWS, 4, 4) > 0.5).float()
-    assert len(as_svg(plots.diagnosis(diagnose(vae, x, num_samples=30)))) > 20_000
+    assert len(as_svg(plots.diagnosis(diagnose(vae, x, num_samples=30, budget=0)))) > 20_000
 
 
 def test_the_ticks_of_the_three_terms_do_not_touch(table: Diagnosis) -> None:

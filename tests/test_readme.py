@@ -1,6 +1,7 @@
 """README's commands, code, links and map say what is so, and so does the tutorial."""
 
 import io
+import json
 import re
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -12,6 +13,7 @@ from ppl_vae.diagnostics import mean_evidence
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BELIEVE = (ROOT / "docs" / "believe.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 NUMBER = r"(?<![A-Za-z])-?\d+(?:\.\d+)?(?:e-?\d+)?"
 
@@ -89,7 +91,7 @@ def false_claims(names: dict[str, Any]) -> list[str]:
     single, ten = names["found"]
     gaps = [d.terms.kl_posterior.mean() for d in names["found"]]
     pairs = [tuple(map(mean_evidence, (d.evidence, d.fresh_evidence))) for d in names["found"]]
-    chance = [d.classifier.accuracy for d in names["found"]]
+    chance = [d.match.classifier.accuracy for d in names["found"]]
     claims = {
         "it still rises": held[19] > held[9] + 1 > held[0],
         "held-out data follow, some nats below": 1 < history["elbo"][-1] - held[-1] < 10,
@@ -103,6 +105,33 @@ def false_claims(names: dict[str, Any]) -> list[str]:
         "by many standard errors": names["difference"].mean() > 5 * names["error"],
     }
     return [claim for claim, holds in claims.items() if not holds]
+
+
+def test_the_second_tutorial_quotes_what_its_script_found() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "believe.json").read_text("utf-8"))
+    page, f = BELIEVE.replace("\\|", "|"), found["figures"]
+    rows = [f"| {check} | {value} | {effect} | {verdict} |" for check, value, effect, _, verdict, _
+            in f["findings"]]  # fmt: skip
+    before, after, full = f["same_200"], f["refined_200"], f["full_covariance"]
+    quoted = [
+        *(row.replace("\u00a0", " ") for row in rows),
+        f"{100 * f['variance_explained']:.0f} % of the variance",
+        f"with a gap of {full['gap']:.2f} nats",
+        f"k-hat too high for {100 * full['khat_high']:.0f} %",
+        f"{f['gaps']['amortisation']:.2f} nats are *amortisation*",
+        f"would gain {f['gaps']['correlation']:.2f} on top",
+        f"| ELBO, nats per digit | {before['elbo']:.2f} | {after['elbo']:.2f} |",
+        f"| evidence, at least | {before['evidence']:.2f} | {after['evidence']:.2f} |",
+        f"| KL to p(z|x) | {before['gap']:.2f} | {after['gap']:.2f} |",
+        f"| {100 * before['khat_high']:.0f} % | {100 * after['khat_high']:.0f} % |",
+        f"| {100 * f['told_apart_before']:.0f} % | {100 * f['told_apart_after']:.0f} % |",
+        f"| {f['mean_error_before']:.2f} | {f['mean_error_after']:.2f} |",
+    ]
+    assert [
+        text for text in quoted if text not in page.replace("−", "-") and text not in page
+    ] == []
+    pictures = set(re.findall(r"images/(believe_\w+\.svg)", page))
+    assert pictures == {p.name for p in (ROOT / "docs" / "images").glob("believe_*.svg")}
 
 
 def test_another_output_is_seen() -> None:

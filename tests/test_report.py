@@ -107,7 +107,9 @@ def fitted(images: tuple[np.ndarray, np.ndarray], name: str, objective: object) 
     vae = VAE(StandardNormal(2), decoder, Conditional(MLP(8), Normal(2), given=(8, 8)))
     history, _ = fit(vae, x, objective=objective, epochs=3, seed=0, validation=x, progress=False)
     fresh = refit_guide(vae, x, net=MLP(8), epochs=2, progress=False)
-    return diagnose(vae, x, name=name, labels=labels, history=history, fresh=fresh, num_samples=60)
+    return diagnose(
+        vae, x, name=name, labels=labels, history=history, fresh=fresh, num_samples=60, budget=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def aae(images: tuple[np.ndarray, np.ndarray]) -> Diagnosis:
 
 def bare(d: Diagnosis, *kept: str) -> Diagnosis:
     """Without most of what takes long to draw."""
-    parts = {"history", "terms", "evidence", "fresh_evidence", "code_means", "mmd", "active"}
+    parts = {"history", "terms", "evidence", "fresh_evidence", "code_means", "match", "active"}
     return dataclasses.replace(d, **dict.fromkeys(parts - set(kept)))
 
 
@@ -161,7 +163,7 @@ def test_a_point_guide_leaves_out_what_needs_a_density(vae: Diagnosis, tmp_path:
     x = torch.randn(40, 3)
     with pytest.warns(UserWarning, match="maximum a posteriori"):
         history, _ = fit(program, x, epochs=2, seed=0, progress=False)
-    d = diagnose(program, x, name="point", history=history)
+    d = diagnose(program, x, name="point", history=history, budget=0)
     page = read(report(tmp_path / "page.html", d))
     assert set(SECTIONS) - set(page.sections) == {"three-terms", "evidence", "khat"}
     assert "is a point (Delta) and has no density" in page.text
@@ -213,7 +215,7 @@ def test_a_latent_shared_by_all_data_leaves_out_what_is_per_datum(
     with pytest.warns(UserWarning, match="outside the data plate"):
         history, _ = fit(program, x, epochs=2, seed=0, progress=False)
     assert "elbo" not in history and "kl" not in history
-    page = read(report(tmp_path / "page.html", diagnose(program, x, history=history)))
+    page = read(report(tmp_path / "page.html", diagnose(program, x, history=history, budget=0)))
     assert set(SECTIONS) - set(page.sections) == absent | {"notes"}
     assert "outside the data plate" in page.text
 
@@ -279,9 +281,11 @@ def test_all_pages_of_a_comparison_are_written_at_once(vae: Diagnosis, tmp_path:
 
 def test_words_follow_the_numbers(vae: Diagnosis) -> None:
     def with_match(mmd2: float, accuracy: float, p: float) -> Diagnosis:
-        mmd = vae.mmd._replace(mmd2=mmd2, null_mean=0.002, null_high=0.003, p_value=p)
-        vote = vae.classifier._replace(accuracy=accuracy, se=0.01, p_value=p)
-        return dataclasses.replace(vae, mmd=mmd, classifier=vote)
+        mmd = vae.match.mmd._replace(mmd2=mmd2, null_mean=0.002, null_high=0.003, p_value=p)
+        vote = vae.match.classifier._replace(accuracy=accuracy, se=0.01, p_value=p)
+        return dataclasses.replace(
+            vae, match=dataclasses.replace(vae.match, mmd=mmd, classifier=vote)
+        )
 
     near, some = with_match(0.002, 0.51, 0.4), with_match(0.01, 0.56, 1e-3)
     far = with_match(0.1, 0.8, 1e-9)

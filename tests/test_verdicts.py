@@ -34,7 +34,7 @@ from ppl_vae.diagnostics import classifier_two_sample, evidence, mmd_test
 from ppl_vae.plots.style import as_svg
 from ppl_vae.report import guides, match, report, words
 from ppl_vae.report.comparison import comparison, conclusion, incomparable
-from ppl_vae.report.numbers import with_error
+from ppl_vae.diagnose.numbers import with_error
 
 ROWS = 40
 
@@ -44,7 +44,7 @@ def found() -> Diagnosis:
     world = LinearGaussian.random(2, 3, seed=0)
     x, _ = world.sample(ROWS, seed=1)
     program = Program(world.model, world.broken_guide(scale=1.3))
-    return diagnose(program, x, num_samples=40, fresh=Program(world.model, world.guide))
+    return diagnose(program, x, num_samples=40, fresh=Program(world.model, world.guide), budget=0)
 
 
 # What may be compared
@@ -83,7 +83,7 @@ COUNTS = 1 + torch.arange(float(ROWS)) % 5
 
 
 def compared(program: Program, name: str) -> Diagnosis:
-    return diagnose(program, COUNTS, name=name, fresh=program, num_samples=30)
+    return diagnose(program, COUNTS, name=name, fresh=program, num_samples=30, budget=0)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,7 @@ def test_a_table_of_counts_is_compared_with_counts_and_no_other_table() -> None:
             ),
             x,
             num_samples=30,
+            budget=0,
         )
         for family in families
     )
@@ -183,7 +184,7 @@ def judged(rows: int, shift: float, seed: int, found: Diagnosis) -> tuple[str, s
     """The verdict on draws of N(shift, I) and N(0, I) in two dimensions, and what is said of it."""
     q, p = np.random.default_rng(seed).standard_normal((2, rows, 2))
     test, vote = mmd_test(q + shift, p, seed=seed), classifier_two_sample(q + shift, p, seed=seed)
-    d = dataclasses.replace(found, mmd=test, classifier=vote)
+    d = with_match(found, test, vote)
     return match.verdict(test, vote), match.match(d), match.samples(d)
 
 
@@ -212,14 +213,20 @@ def test_what_does_differ_is_said_to(found: Diagnosis) -> None:
     assert judged(2000, 0.0, 0, found)[0] == "near"
 
 
+def with_match(d: Diagnosis, mmd: object, classifier: object) -> Diagnosis:
+    return dataclasses.replace(
+        d, match=dataclasses.replace(d.match, mmd=mmd, classifier=classifier)
+    )
+
+
 def test_the_distance_is_no_more_than_the_accuracy_shows(found: Diagnosis) -> None:
-    mmd = found.mmd._replace(mmd2=0.009, null_mean=0.002, null_high=0.003, p_value=0.005)
-    vote = found.classifier._replace(accuracy=0.515, se=0.03, p_value=0.3)
-    said = match.match(dataclasses.replace(found, mmd=mmd, classifier=vote))
+    mmd = found.match.mmd._replace(mmd2=0.009, null_mean=0.002, null_high=0.003, p_value=0.005)
+    vote = found.match.classifier._replace(accuracy=0.515, se=0.03, p_value=0.3)
+    said = match.match(with_match(found, mmd, vote))
     assert "variation distance" not in said and "more than chance does" in said
     # 60 ± 2 %: 56 % is surely there, and 2 · 0.56 - 1 = 0.12.
     vote = vote._replace(accuracy=0.6, se=0.02, p_value=1e-6)
-    said = match.match(dataclasses.replace(found, mmd=mmd, classifier=vote))
+    said = match.match(with_match(found, mmd, vote))
     assert "variation distance is then about 0.12 or more" in said
 
 
@@ -364,6 +371,6 @@ def test_labels_that_are_missing_are_a_kind_of_their_own(missing, tmp_path) -> N
     world = LinearGaussian.random(2, 5, seed=0)
     x, _ = world.sample(40, seed=1)
     labels = pd.Series(["a", missing] * 20, dtype=object)
-    found = diagnose(Program(world.model, world.guide), x, labels=labels, num_samples=30)
+    found = diagnose(Program(world.model, world.guide), x, labels=labels, num_samples=30, budget=0)
     assert list(np.unique(found.labels)) == ["a", "missing"]
     report(tmp_path / "labels.html", found, progress=False)

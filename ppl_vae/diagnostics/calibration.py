@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.diagnostics.uniformity import Uniformity, uniformity
 
@@ -22,6 +23,7 @@ class Calibration:
         contraction: 1 − mean_x Var(z_d|x) / Var(z_d), by unit: 0 where the guide is the prior,
             which is calibrated and says nothing.
         num_data: How many data.
+        ranks: By the name of the quantity, ``(N,)``: what was tested.
     """
 
     tests: Mapping[str, Uniformity]
@@ -29,6 +31,7 @@ class Calibration:
     num_draws: int
     contraction: Mapping[str, float]
     num_data: int
+    ranks: Mapping[str, NDArray[np.int64]]
 
     @property
     def p_value(self) -> float:
@@ -84,6 +87,7 @@ def calibration(
         num_draws,
         contraction or {},
         max(t.num_data for t in tests.values()),
+        {n: np.asarray(r, dtype=np.int64) for n, r in ranks.items()},
     )
 
 

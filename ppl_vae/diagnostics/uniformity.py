@@ -13,13 +13,17 @@ from ppl_vae.diagnostics.arrays import Floats
 POINTS = 100
 """At most as many are looked at: what happens between two of them is not seen."""
 
+TINY = 1e-10
+"""Below it the sum of all tails, which is no less than the p-value, is given for it."""
+
 
 class Uniformity(NamedTuple):
     """The empirical distribution function (ECDF) of what should be uniform, against its band.
 
     Attributes:
         deviation: The effect size: the largest distance of the ECDF from the uniform one, 0 to 1.
-        p_value: Exact probability of an ECDF that leaves as wide a band somewhere.
+        p_value: Exact probability of an ECDF that leaves as wide a band somewhere; below 1e-10 an
+            upper limit of it.
         points: ``(K,)``, where the ECDF is looked at, between 0 and 1.
         ecdf: ``(K,)``: share of the values below each.
         low: ``(K,)``: the band that uniform values leave nowhere with probability `level`.
@@ -94,12 +98,14 @@ def uniformity(
     lower, upper = _tails(n, tuple(points))
     k = np.arange(len(points))
     smallest = min(lower[k, counts].min(), upper[k, counts].min())
-    outside = 1 - _inside(n, points, lower, upper, smallest)
+    # Between one tail and the sum of all: what 1 less a number near 1 has lost lies there too.
+    outside = bound = float(min(1.0, 2 * len(points) * smallest))
+    if bound > TINY:
+        outside = float(np.clip(1 - _inside(n, points, lower, upper, smallest), smallest, bound))
     low, high = _band(n, tuple(points), level)
     return Uniformity(
         deviation=float(np.abs(counts / n - points).max()),
-        # What 1 less a number near 1 has lost lies between that of one tail and of all.
-        p_value=float(np.clip(outside, smallest, min(1.0, 2 * len(points) * smallest))),
+        p_value=outside,
         points=points,
         ecdf=counts / n,
         low=low / n,

@@ -67,7 +67,7 @@ def match(d: Diagnosis) -> Figure:
 
 @styled
 def active_units(d: Diagnosis) -> Figure:
-    """Draw Var_x E_q[z|x] of every unit, largest first, against the threshold.
+    """Draw Var_x E_q[z|x] of every unit, largest first, against the threshold; below its KL.
 
     Args:
         d: What `diagnose` found.
@@ -77,18 +77,23 @@ def active_units(d: Diagnosis) -> Figure:
     """
     if d.active is None:
         raise ValueError(f"There are no units of single data here: {d.undefined}.")
-    fig = figure(6.4, 2.3)
-    ax = fig.add_subplot()
+    fig = figure(6.4, 2.3 if d.unit_kl is None else 3.8)
+    axes = fig.subplots(1 if d.unit_kl is None else 2, 1, sharex=True, squeeze=False)[:, 0]
+    ax = axes[0]
     variance = np.maximum(d.active.variance, 1e-8)
     order = np.argsort(-variance, kind="stable")
     colours = np.where(d.active.active[order], GUIDE, "#c9c9c9")
     ax.bar(np.arange(len(order)), variance[order], color=colours)
     ax.axhline(d.active.threshold, color=FRESH, linestyle="--", label="threshold")
     ax.set_yscale("log")
-    ax.set_xlabel("unit of z, by variance")
     ax.set_ylabel("variance of its mean")
+    if d.unit_kl is not None:
+        axes[1].bar(np.arange(len(order)), d.unit_kl[order], color=colours)
+        axes[1].set_ylabel("KL to p(z$_d$), nats")
+    axes[-1].set_xlabel("unit, by variance")
     if len(order) <= 40:
-        ax.set_xticks(np.arange(len(order)), [str(k + 1) for k in order])
+        axes[-1].set_xticks(np.arange(len(order)), [plain(d.units[k]) for k in order])
+        axes[-1].tick_params(axis="x", rotation=0 if len(order) <= 12 else 60)
     legend_above(fig, ax)
     return fig
 
@@ -100,7 +105,7 @@ def draw_latent_space(fig: FigureBase, d: Diagnosis) -> None:
     if means.shape[1] == 1:
         _histogram(ax, d, means[:, 0], prior[:, 0])
         return
-    names = ["z$_1$", "z$_2$"]
+    names = [plain(n) for n in d.units[:2]]
     if means.shape[1] > 2:
         centre = means.mean(axis=0)
         _, scales, axes = np.linalg.svd(means - centre, full_matrices=False)
@@ -130,7 +135,7 @@ def draw_match(fig: FigureBase, d: Diagnosis) -> None:
         ax.hist(codes[:, k], edges, density=True, color=GUIDE, alpha=0.45, label="q(z)")
         ax.hist(prior[:, k], edges, density=True, histtype="step", color="#444444", lw=1.5,
                 label="p(z)")  # fmt: skip
-        ax.set_xlabel(f"z$_{{{k + 1}}}$")
+        ax.set_xlabel(plain(d.units[k]))
         if n == 0:
             ax.set_ylabel("density")
     legend_above(fig, panels[0])

@@ -30,7 +30,7 @@ def diagnosis(d: Diagnosis) -> Figure:
         >>> from ppl_vae.data import LinearGaussian
         >>> world = LinearGaussian.random(2, 5, seed=0)
         >>> x, _ = world.sample(50, seed=1)
-        >>> found = diagnose(Program(world.model, world.guide), x, num_samples=50)
+        >>> found = diagnose(Program(world.model, world.guide), x, num_samples=50, budget=0)
         >>> len(diagnosis(found).subfigs)  # rows of two panels
         3
     """

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from ppl_vae.diagnostics.calibration import Calibration, calibration
-from ppl_vae.diagnostics.ranks import ranks, tarp_ranks
-from ppl_vae.posterior.draws import (
-    as_array,
-    posterior_predictive,
-    prior_predictive,
-    side_by_side,
-    with_plate,
-)
-from ppl_vae.posterior.own_draws import own_draws
+from ppl_vae.diagnostics.calibration import Calibration
+from ppl_vae.posterior.simulated import simulate
 from ppl_vae.programs.inputs import program_batch
-from ppl_vae.programs.log_weights import weighted_at, weighted_draws
-
-Floats = NDArray[np.float64]
 
 
 def calibrate(
@@ -70,51 +57,4 @@ def calibrate(
         True
     """
     batch = program_batch(program, x, name="x")
-    found = with_plate(program, batch)
-    names = [n for n in found.latents if n not in found.enumerated]
-    if found.shared or not names:
-        raise ValueError(
-            f"Got the latents {list(found.latents)}, of which {list(found.shared)} belong to all "
-            "data and the others are summed out; expected latents of each datum. Try a program "
-            "that has some."
-        )
-    own = own_draws(program, batch, num_data, seed=seed)
-    truth = side_by_side(own.latents, names, 1)
-    scores: dict[str, tuple[Floats, Floats]] = {}
-    if found.undefined is None and not found.enumerated:
-        drawn = weighted_draws(program, own.batch, num_draws, seed=seed + 1)
-        latents = drawn.latents
-        at = weighted_at(program, own.batch, {n: own.latents[n][None] for n in names})
-        for name, exact, guess in (
-            ("log p(x|z)", at.log_likelihood, drawn.log_likelihood),
-            ("log q(z|x)", at.log_guide, drawn.log_guide),
-        ):
-            if exact is not None and guess is not None:  # nothing is summed out here
-                scores[name] = as_array(exact)[0], as_array(guess)
-    else:
-        latents = posterior_predictive(program, own.batch, num_draws, seed=seed + 1).latents
-    draws = side_by_side(latents, names, 2)
-    units = unit_names(names, [own.latents[n][0].numel() for n in names])
-    ranked = dict(zip(units, ranks(truth, draws, seed=seed + 2).T, strict=True))
-    for name, (one, many) in scores.items():
-        ranked[name] = ranks(one[:, None], many[..., None], seed=seed + 3)[:, 0]
-    centres = prior_predictive(program, num_data, like=own.batch, seed=seed + 4).latents
-    references = side_by_side(centres, names, 1)
-    scale = truth.std(0).clip(min=1e-12)
-    ranked["distance"] = tarp_ranks(truth / scale, draws / scale, references / scale)
-    contraction = 1 - draws.var(0).mean(0) / truth.var(0).clip(min=1e-12)
-    return calibration(
-        ranked,
-        num_draws=num_draws,
-        contraction={n: float(c) for n, c in zip(units, contraction, strict=True)},
-        level=level,
-    )
-
-
-def unit_names(sites: list[str], sizes: list[int]) -> list[str]:
-    """Name the units of latents side by side: ``z[0]``, ``z[1]``; of a single number its site."""
-    return [
-        name if size == 1 else f"{name}[{k}]"
-        for name, size in zip(sites, sizes, strict=True)
-        for k in range(size)
-    ]
+    return simulate(program, batch, num_data, num_draws, seed=seed).calibration(level)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_vae.diagnostics import evidence
+from ppl_vae.diagnostics.calibration import Calibration
 from ppl_vae.posterior.draws import (
     as_array,
     observed_values,
@@ -18,17 +19,17 @@ from ppl_vae.posterior.draws import (
 )
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.given import data_at
+from ppl_vae.posterior.labels import plain
+from ppl_vae.posterior.layout import SAMPLED, layout_of, with_numbers
+from ppl_vae.programs.describe import describe
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
-from ppl_vae.programs.traces import structure
 
 if TYPE_CHECKING:
     import xarray as xr
 
-MAX_COLUMNS = 32
-DIMS = ("chain", "draw", "row")
 
-
+@singledispatch
 @explained
 def to_datatree(
     program: nn.Module,
@@ -42,20 +43,32 @@ def to_datatree(
 
     Groups: ``posterior`` and ``prior`` (a variable per latent site), ``posterior_predictive``,
     ``prior_predictive`` and ``observed_data``, and where there are log weights ``sample_stats``
-    (``log_weight``, ``log_p_x_given_z``, both of the draws in ``posterior``; left out where
-    discrete sites are summed out) and ``evidence`` (per row: ``log_evidence``, ``se``, ``khat``).
+    (of the draws in ``posterior``: ``log_p_x_given_z``, ``log_p_z``, ``log_q_z_given_x``, and
+    ``log_weight``, what is left of the three; no such group where discrete sites are summed out)
+    and ``evidence`` (per row, what these weights say: ``log_evidence``, ``se``, ``khat``; apart,
+    because ArviZ's summaries take a group whose variables all have draws).
+
     Events of up to 32 cells become one variable per column; larger ones (images) one
     variable with rows and cells stacked in the dim ``cell``, the form that ArviZ's predictive
-    plots take.
+    plots take; its coords say which row and which cell. Counts and classes are whole numbers, so
+    that ``plot_ppc_pit`` ranks equal ones at random. Missing cells are NaN in ``observed_data``:
+    ``plot_ppc_pit`` takes these for the lowest of values, so leave their rows out of the tree.
+
+    Names come with the data. Of a DataFrame: those of columns and rows; of a DataArray: those and
+    its dims, ``DataArray(x, dims=["star", "wavelength"], coords=...)``. A Dataset, or a dict or
+    tuple of these, is taken as the arguments of the program. A dim is ``row`` if it has no name,
+    and a slash, which a tree takes for a path, becomes an underscore.
 
     log p(x|z) is on purpose not named ``log_likelihood``: `arviz_stats.loo` would run on it, and
     be wrong. R-hat and ESS of independent draws look perfect however bad the guide is: use
     ``arviz_stats.summary(tree, kind="stats")``.
 
+    The tree is saved by ``tree.to_netcdf(path)`` and, with zarr installed, by ``tree.to_zarr(path,
+    zarr_format=2)``; `xarray.open_datatree` reads both.
+
     Args:
         program: A `VAE` or `Program`.
-        x: Data as `fit` takes them; a DataFrame names the columns (a slash, which a tree
-            takes for a path, becomes an underscore) and the rows, if its index does so uniquely.
+        x: Data as `fit` takes them; their names are used where they tell columns, and rows, apart.
         num_samples: Draws S per datum. About 16 S N bytes are kept for each cell of x and z, and
             nearly twice as many used while drawing (float32; N and S in the hundreds).
         columns: Names of the columns of the one observed site.
@@ -76,26 +89,12 @@ def to_datatree(
     import xarray as xr
 
     batch = program_batch(program, x, name="x")
-    found = structure(program, batch)
+    lines, found = describe(program, batch)
     observed = observed_values(program, batch)
-    if columns is None and hasattr(x, "columns") and len(observed) == 1:
-        columns = [str(c).replace("/", "_") for c in x.columns]
-    if columns is not None:
-        _must_name(columns, observed)
-    rows = _row_names(x)
-    shape = (num_samples, batch.rows)
+    layout = layout_of(x, lines, found, observed, columns)
 
     def other(step: int) -> int | None:
         return None if seed is None else seed + step
-
-    def latents(draws: dict[str, Tensor]) -> xr.Dataset:
-        return xr.Dataset({n: _latent(n, v, n in found.shared) for n, v in draws.items()})
-
-    def cells(values: dict[str, Tensor], lead: tuple[int, ...]) -> xr.Dataset:
-        merged: dict[str, Any] = {}
-        for site, value in values.items():
-            merged |= _cells(site, value, lead, columns)
-        return xr.Dataset(merged)
 
     weighted = None
     if found.undefined is None:
@@ -105,84 +104,65 @@ def to_datatree(
     else:
         drawn = posterior_predictive(program, batch, num_samples, seed=seed)
     groups = {
-        "posterior": latents(drawn.latents),
-        "posterior_predictive": cells(drawn.data, shape),
+        "posterior": layout.latents(drawn.latents),
+        "posterior_predictive": layout.observed(drawn.data, SAMPLED),
     }
     del drawn  # before as much again is drawn
     drawn = prior_of_data(program, batch, num_samples, seed=other(1))
     groups |= {
-        "prior": latents(drawn.latents),
-        "prior_predictive": cells(drawn.data, shape),
-        "observed_data": cells(observed, (batch.rows,)),
+        "prior": layout.latents(drawn.latents),
+        "prior_predictive": layout.observed(drawn.data, SAMPLED),
+        "observed_data": layout.observed(observed),
     }
-    if weighted is not None:
-        if weighted.log_likelihood is not None:
-            stats = {"log_weight": weighted.log_weights, "log_p_x_given_z": weighted.log_likelihood}
-            groups["sample_stats"] = xr.Dataset(
-                {k: (("chain", "draw", "row"), as_array(v)[None]) for k, v in stats.items()}
-            )
-        if num_samples > 1:
-            result = evidence(as_array(weighted.log_weights))
-            groups["evidence"] = xr.Dataset(
-                {k: ("row", getattr(result, k)) for k in ("log_evidence", "se", "khat")}
-            )
-    return xr.DataTree.from_dict({k: _with_coords(v, rows) for k, v in groups.items()})
-
-
-def _must_name(columns: Sequence[str], observed: dict[str, Tensor]) -> None:
-    if len(observed) > 1:
-        raise ValueError(
-            f"Got columns for the observed sites {list(observed)}; expected a single site. "
-            "Try None: each site's columns are then numbered."
+    if (
+        weighted is not None
+        and weighted.log_likelihood is not None
+        and weighted.log_guide is not None
+    ):
+        log_w, log_q = as_array(weighted.log_weights), as_array(weighted.log_guide)
+        log_p = as_array(weighted.log_likelihood)
+        stats = {
+            "log_p_x_given_z": log_p,
+            "log_p_z": log_w - log_p + log_q,
+            "log_q_z_given_x": log_q,
+            "log_weight": log_w,
+        }
+        by_draw = (*SAMPLED, layout.row)
+        groups["sample_stats"] = layout.dataset({k: (by_draw, v[None]) for k, v in stats.items()})
+    if weighted is not None and num_samples > 1:
+        result = evidence(as_array(weighted.log_weights))
+        groups["evidence"] = layout.dataset(
+            {k: ((layout.row,), getattr(result, k)) for k in ("log_evidence", "se", "khat")}
         )
-    (value,) = observed.values()
-    if len(columns) != (size := value[0].numel()):
-        raise ValueError(
-            f"Got {len(columns)} column names; expected {size}, one for each column. Try columns=, "
-            "or an array, whose columns are numbered."
-        )
-    if len({*columns, *DIMS}) < size + len(DIMS):
-        raise ValueError(
-            f"Got the columns {list(columns)}; expected names that differ from each other and "
-            f"from the dims {DIMS}. Try columns=, or renaming them."
-        )
+    return xr.DataTree.from_dict(groups)
 
 
-def _latent(name: str, value: Tensor, shared: bool) -> tuple[tuple[str, ...], Any]:
-    own = ("chain", "draw") if shared else ("chain", "draw", "row")
-    rest = value.dim() + 1 - len(own)
-    dims = tuple(f"{name}_dim_{i}" if rest > 1 else f"{name}_dim" for i in range(rest))
-    return (*own, *dims), as_array(value)[None]
+def calibration_tree(c: Calibration, *, seed: int = 0) -> xr.DataTree:
+    """Give ranks as `arviz_plots.plot_ecdf_pit` reads them: group ``prior_sbc``, between 0 and 1.
 
+    A rank r among S draws becomes (r + u)/(S + 1), u uniform: uniform itself where the ranks are,
+    whatever S. A quantity that is not known of all data has a group of its own length,
+    ``prior_sbc_80`` for 80 of them, because ArviZ draws one band for a group. That band is of a
+    single quantity and simulated; `Calibration` and `ppl_vae.plots.calibration` have the exact
+    one, and the verdict over all.
 
-def _cells(
-    site: str, value: Tensor, lead: tuple[int, ...], columns: Sequence[str] | None
-) -> dict[str, Any]:
-    flat = as_array(value).reshape(*lead, -1)
-    sampled = ("chain", "draw") if len(lead) == 2 else ()
-    size = flat.shape[-1]
-    if size > MAX_COLUMNS and columns is None:
-        stacked = flat.reshape(*lead[:-1], -1)
-        return {site: ((*sampled, "cell"), stacked[None] if sampled else stacked)}
-    names = columns if columns is not None else [f"{site}_{i}" for i in range(size)]
-    if size == 1 and columns is None:
-        names = [site]
-    return {
-        name: ((*sampled, "row"), flat[..., i][None] if sampled else flat[..., i])
-        for i, name in enumerate(names)
-    }
+    Args:
+        c: What `calibrate` or `prior_check` found.
+        seed: Of u.
 
+    Example:
+        >>> from ppl_vae.diagnostics import calibration
+        >>> found = calibration({"z": [0, 2, 1, 3], "y": [3, 0]}, num_draws=3)
+        >>> {name: dict(group.sizes) for name, group in calibration_tree(found).children.items()}
+        {'prior_sbc': {'chain': 1, 'draw': 4}, 'prior_sbc_2': {'chain': 1, 'draw': 2}}
+    """
+    import xarray as xr
 
-def _row_names(x: Any) -> NDArray[Any] | None:  # noqa: ANN401
-    """The index of a DataFrame or Series, where it tells the rows apart."""
-    if not hasattr(x, "iloc") or x.index.nlevels > 1 or not x.index.is_unique:
-        return None
-    labels: NDArray[Any] = x.index.to_numpy()
-    return labels.astype(str) if labels.dtype == object else labels  # netCDF knows no objects
-
-
-def _with_coords(group: xr.Dataset, rows: NDArray[Any] | None) -> xr.Dataset:
-    coords = {str(dim): np.arange(size) for dim, size in group.sizes.items()}
-    if rows is not None and "row" in coords:
-        coords["row"] = rows
-    return group.assign_coords(coords)
+    # Not the stream that a caller may have drawn from with this seed.
+    noise = np.random.default_rng([seed, 0x7069])
+    groups: dict[str, dict[str, Any]] = {}
+    for name, ranks in c.ranks.items():
+        group = "prior_sbc" + f"_{len(ranks)}" * (len(ranks) < c.num_data)
+        values = (ranks + noise.uniform(size=len(ranks))) / (c.num_draws + 1)
+        groups.setdefault(group, {})[plain(name)] = (SAMPLED, values[None])
+    return xr.DataTree.from_dict({n: with_numbers(xr.Dataset(v)) for n, v in groups.items()})

@@ -7,19 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from numpy.typing import NDArray
 from pyro.infer.mcmc import NUTS
 from pyro.infer.mcmc.api import MCMC
 from torch import Tensor, nn
 
+from ppl_vae.data.batches import Batch
 from ppl_vae.posterior.draws import as_array, prior_predictive
 from ppl_vae.posterior.faults import explained
+from ppl_vae.posterior.replayed import replayed
 from ppl_vae.posterior.unconstrained import Unconstrained
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.modes import forked_rng, frozen
 
 Floats = NDArray[np.float64]
+
+COMPILED = 1000
+"""From so many transitions on the potential is compiled, which takes some seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,16 +114,17 @@ def reference_posterior(
     space = Unconstrained(program, batch)
     chains, divergences = [], 0
 
-    def potential(point: dict[str, Tensor]) -> Tensor:
-        scores = space.scores(point["u"], batch)
+    def energy(u: Tensor) -> Tensor:
+        scores = space.scores(u, batch)
         return -(scores.log_prior + scores.log_likelihood).sum()
 
     with forked_rng(batch.device, seed), frozen(program):
-        for _ in range(num_chains):
-            start = int(torch.randint(2**31, ()))
-            drawn = prior_predictive(program, batch.rows, like=batch, seed=start).latents
-            u = space.inverse({n: drawn[n] for n in space.free})
-            kernel = NUTS(potential_fn=potential, target_accept_prob=0.8)
+        starts = [_prior_draw(program, batch, space) for _ in range(num_chains)]
+        long = num_chains * (warmup + num_samples) >= COMPILED
+        with pyro.validation_enabled(False):  # as Pyro runs it
+            quick = replayed(energy, starts, compile=long)
+        for u in starts:
+            kernel = NUTS(potential_fn=lambda point: quick(point["u"]), target_accept_prob=0.8)
             run = MCMC(
                 kernel,
                 num_samples=num_samples,
@@ -135,6 +142,12 @@ def reference_posterior(
         flat = space.constrained(u.reshape(-1, space.size))
     latents = {n: v.reshape(*u.shape[:3], *v.shape[1:]) for n, v in flat.items()}
     return Reference(latents, rhat, ess, divergences, num_chains, num_samples)
+
+
+def _prior_draw(program: nn.Module, batch: Batch, space: Unconstrained) -> Tensor:
+    start = int(torch.randint(2**31, ()))
+    drawn = prior_predictive(program, batch.rows, like=batch, seed=start).latents
+    return space.inverse({n: drawn[n] for n in space.free})
 
 
 def _convergence(u: Floats) -> tuple[Floats, Floats]:

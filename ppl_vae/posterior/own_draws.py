@@ -42,7 +42,7 @@ def own_draws(
 
     Raises:
         ValueError: Where x is not given to the model as it is observed, so that draws of it cannot
-            be given in its place.
+            be given in its place; or the guide is refined, for certain data alone.
 
     Example:
         >>> from ppl_vae import Program
@@ -53,6 +53,11 @@ def own_draws(
         >>> own.batch.args[0].shape, own.latents["z"].shape
         (torch.Size([10, 5]), torch.Size([10, 2]))
     """
+    if hasattr(program, "admit"):
+        raise ValueError(
+            "Got a program whose guide is for certain data alone; expected one that takes any. Try "
+            "the program that it was refined from."
+        )
     batch = program_batch(program, like, name="like")
     places = places_of(program, batch)
     drawn = prior_predictive(program, num_samples, like=batch, seed=seed)

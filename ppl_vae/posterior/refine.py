@@ -46,6 +46,8 @@ class Refined(Program):
         Raises:
             ValueError: If they are other data.
         """
+        if "_row" in batch.kwargs:  # it has been here
+            return batch
         known = self.rows
         same = known.kwargs.keys() == batch.kwargs.keys() and all(
             torch.equal(a, b) for a, b in zip(known.tensors, batch.tensors, strict=True)

@@ -1,46 +1,19 @@
-"""Whether log p(x) of data is what the model expects of its own: misfit, and data out of place."""
+"""Whether log p(x) of data is what a program expects of its own."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
+from ppl_vae.diagnostics import typicality as compared
+from ppl_vae.diagnostics.typicality import Typicality
 from ppl_vae.posterior.draws import as_array
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.own_draws import own_draws
+from ppl_vae.posterior.simulated import log_mean_weight
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import log_weights
-
-Floats = NDArray[np.float64]
-
-
-class Typicality(NamedTuple):
-    """log p̂(x) of data beside that of data which the model made.
-
-    Attributes:
-        log_evidence: Of the data, ``(N,)``, nats.
-        simulated: Of the model's own, ``(M,)``.
-        percentile: Share of the model's own that have less, ``(N,)``: near 0 where a datum is out
-            of place; near 1 where it is too good to be true, which may be out of place too.
-        deviation: The effect size: the largest distance of the two distribution functions.
-        p_value: Of that distance (Kolmogorov and Smirnov): do the data have the law p(x)?
-    """
-
-    log_evidence: Floats
-    simulated: Floats
-    percentile: Floats
-    deviation: float
-    p_value: float
-
-    def __repr__(self) -> str:
-        return (
-            f"Typicality(N={len(self.log_evidence)}; log p(x) {self.log_evidence.mean():.2f}, of "
-            f"the model's own {self.simulated.mean():.2f}; apart by {self.deviation:.2f}, p = "
-            f"{self.p_value:.2g})"
-        )
 
 
 @explained
@@ -83,24 +56,10 @@ def typicality(
         >>> typicality(Program(noisy.model, noisy.guide), x).p_value < 1e-6
         True
     """
-    from scipy.stats import ks_2samp
-
     batch = program_batch(program, x, name="x")
     own = own_draws(program, batch, num_simulated, seed=seed)
     data, simulated = (
-        _log_mean(as_array(log_weights(program, b, num_samples, seed=seed + k)))
+        log_mean_weight(as_array(log_weights(program, b, num_samples, seed=seed + k)))
         for k, b in ((1, batch), (2, own.batch))
     )
-    test = ks_2samp(data, simulated)
-    return Typicality(
-        data,
-        simulated,
-        np.searchsorted(np.sort(simulated), data) / len(simulated),
-        float(test.statistic),
-        float(test.pvalue),
-    )
-
-
-def _log_mean(log_w: Floats) -> Floats:
-    found: Floats = np.logaddexp.reduce(log_w, axis=0) - np.log(len(log_w))
-    return found
+    return compared(data, simulated)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ppl_vae.conditional import Conditional
 from ppl_vae.data.batches import Batch
-from ppl_vae.distributions import Marginal
+from ppl_vae.distributions import Joint, Marginal
 from ppl_vae.programs.parts import inputs_of, needs_of
 from ppl_vae.programs.runs import probe
 from ppl_vae.programs.traces import Structure, structure
@@ -75,6 +75,14 @@ def _part(part: nn.Module, usual: tuple[str, ...]) -> tuple[str, tuple[str, ...]
 
 
 def _measure(fn: TorchDistribution) -> str | None:
+    if isinstance(fn, Marginal):
+        fn = fn.base
+    if isinstance(fn, Joint):
+        parts = [_measure(part) for part in fn.parts]
+        known = [m for m in parts if m is not None]
+        if len(known) < len(parts):
+            return None
+        return known[0] if len({*known}) == 1 else ", ".join(known)
     try:
         return "mass" if fn.support.is_discrete else "density"
     except (AttributeError, NotImplementedError):

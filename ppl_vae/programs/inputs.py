@@ -30,8 +30,9 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
             f"Got a {type(program).__name__} as program; expected a VAE or a Program. "
             "Try Program(model, guide) around two Pyro functions."
         )
+    admit = getattr(program, "admit", None)  # it is for certain data alone
     if isinstance(data, Batch):
-        return data
+        return data if admit is None else admit(data, name)
     source = origin(program)
     refuse_other_columns(program.__dict__.get(COLUMNS, {}), columns_of(data), name)
     batch = as_batch(
@@ -51,7 +52,7 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
                 "must fill and mask them itself, or its gradients become NaN.",
                 stacklevel=3,
             )
-    if (admit := getattr(program, "admit", None)) is not None:  # it is for certain data alone
+    if admit is not None:
         batch = admit(batch, name)
     for role in ("model", "guide"):
         _must_take(getattr(program, role), role, batch, name)

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ppl_vae.diagnose import Diagnosis
-from ppl_vae.diagnostics import Evidence, mean_evidence
-from ppl_vae.programs.describe import Line
-from ppl_vae.report.guides import least_gap, missed
-from ppl_vae.report.numbers import (
+from ppl_vae.diagnose.numbers import (
     SMALLEST,
     count,
     error,
@@ -20,7 +17,10 @@ from ppl_vae.report.numbers import (
     value,
     with_error,
 )
-from ppl_vae.report.words import objective_name
+from ppl_vae.diagnostics import Evidence, mean_evidence
+from ppl_vae.posterior import comparable
+from ppl_vae.posterior.comparable import measured
+from ppl_vae.report.guides import least_gap, missed
 
 ABSENT = "–"
 
@@ -106,36 +106,13 @@ def paired(first: Diagnosis, other: Diagnosis) -> tuple[float, float]:
 
 
 def incomparable(first: Diagnosis, other: Diagnosis) -> str | None:
-    """Say why two evidences may not be compared; None where they may.
-
-    They may where both observe the same: as many sites, each with the same data under the same
-    kind of measure. Sites are paired by name, or in their order where the names differ.
-    """
-    if len(first.observed) != len(other.observed):
-        sites = f"{', '.join(first.observed)} there and {', '.join(other.observed)} here"
-        return f"they do not observe the same ({sites})"
-    same = set(first.observed) == set(other.observed)
-    for site, its in zip(first.observed, first.observed if same else other.observed, strict=True):
-        one_x, two_x = first.observations[site], other.observations[its]
-        if not np.array_equal(one_x, two_x, equal_nan=True):
-            return "they are not on the same data"
-        one, two = _likelihood(first, site), _likelihood(other, its)
-        if one.measure is not None and two.measure is not None:
-            if one.measure != two.measure:
-                if {one.measure, two.measure} == {"density", "mass"}:
-                    return "one is a density, the other a probability mass"
-                return "a cell is a density in one, a probability mass in the other"
-        elif one.family != two.family:
-            return f"whether each has a density or a mass at {site} is not known"
-    return None
-
-
-def _likelihood(d: Diagnosis, site: str) -> Line:
-    return next(w for w in d.lines if w.role == "likelihood" and w.site == site)
+    """Say why two evidences may not be compared; None where they may: see `comparable`."""
+    one, two = (measured(d.lines, d.observations) for d in (first, other))
+    return comparable.incomparable(one, two)
 
 
 def _objective(d: Diagnosis) -> str:
-    return objective_name(d) or ABSENT
+    return d.trained_by or ABSENT
 
 
 def _bound(found: Evidence | None) -> str:
@@ -175,25 +152,25 @@ def _gap(d: Diagnosis) -> str:
 
 
 def _mmd(d: Diagnosis) -> str:
-    return ABSENT if d.mmd is None else f"{d.mmd.mmd2:.4f}"
+    return ABSENT if d.match is None else f"{d.match.mmd.mmd2:.4f}"
 
 
 def _null(d: Diagnosis) -> str:
-    return ABSENT if d.mmd is None else f"{d.mmd.null_mean:.4f}"
+    return ABSENT if d.match is None else f"{d.match.mmd.null_mean:.4f}"
 
 
 def _classifier(d: Diagnosis) -> str:
-    if d.classifier is None:
+    if d.match is None:
         return ABSENT
-    return f"{100 * d.classifier.accuracy:.1f} ± {100 * d.classifier.se:.1f}\u00a0%"
+    vote = d.match.classifier
+    return f"{100 * vote.accuracy:.1f} ± {100 * vote.se:.1f}\u00a0%"
 
 
 def _p_values(d: Diagnosis) -> str:
-    if d.mmd is None or d.classifier is None:
+    if d.match is None:
         return ABSENT
-    return f"{p_value(d.mmd.p_value)}, {p_value(d.classifier.p_value)}".replace("p = ", "").replace(
-        "p < ", "< "
-    )
+    both = f"{p_value(d.match.mmd.p_value)}, {p_value(d.match.classifier.p_value)}"
+    return both.replace("p = ", "").replace("p < ", "< ")
 
 
 def _active(d: Diagnosis) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ppl_vae.diagnose import Diagnosis
+from ppl_vae.diagnose.numbers import count, error, percent, value, with_error
 from ppl_vae.diagnostics import Evidence, mean_evidence
-from ppl_vae.report.numbers import count, error, percent, value, with_error
-from ppl_vae.report.words import objective_name
 
 FAR = 1.0  # nats: a difference in log p̂ of one datum that is worth a word
 
@@ -52,7 +51,7 @@ def least_gap(d: Diagnosis) -> float | None:
 def evidence(d: Diagnosis) -> list[str]:
     """Say what the evidence may be used for, and which of two guides falls short."""
     said = []
-    adversarial = objective_name(d) == "Adversarial"
+    adversarial = d.trained_by == "Adversarial"
     if adversarial and d.evidence is not None:
         said.append(
             "The encoder of an adversarial autoencoder is not trained towards p(z|x): its own "

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ppl_vae import plots
 from ppl_vae.diagnose import Diagnosis
+from ppl_vae.diagnose.finding import MARKS
 from ppl_vae.report import mathematics, words
 from ppl_vae.report.comparison import comparison, conclusion
 from ppl_vae.report.sections import Cell, sections
@@ -29,6 +30,8 @@ def page(diagnoses: Sequence[Diagnosis], found: Sequence[dict[str, Cell | None]]
         fitted=[_fitted(d) for d in diagnoses],
         comparison=comparison(diagnoses) if several else [],
         conclusion=conclusion(diagnoses) if several else [],
+        findings=any(d.findings for d in diagnoses),
+        marks=MARKS,
         sections=sections(found),
         made=[words.how_made(d) for d in diagnoses],
         versions=", ".join(_versions()),
@@ -36,7 +39,7 @@ def page(diagnoses: Sequence[Diagnosis], found: Sequence[dict[str, Cell | None]]
 
 
 def _fitted(d: Diagnosis) -> dict[str, object]:
-    name = words.objective_name(d)
+    name = d.trained_by
     weight = words.penalty_weight(d)
     formula = None if name is None else mathematics.objective(d, name, weight)
     return {

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from ppl_vae import plots
 from ppl_vae.diagnose import Diagnosis
+from ppl_vae.diagnose.numbers import error, over_data, with_error
 from ppl_vae.diagnostics import ThreeTerms
 from ppl_vae.plots.style import as_svg
-from ppl_vae.report import guides, match, words
-from ppl_vae.report.numbers import error, over_data, with_error
+from ppl_vae.report import checks, guides, match, words
 from ppl_vae.training.progress import Bar
 
 
@@ -120,16 +120,65 @@ def _khat(d: Diagnosis) -> Cell | None:
     return _drawn(guides.khat(d), as_svg(plots.khat(d)), "Histogram of k-hat")
 
 
+def _calibration(d: Diagnosis) -> Cell | None:
+    if d.calibration is None:
+        return None
+    return _drawn(checks.calibration(d), as_svg(plots.calibration(d.calibration)), "ECDFs of ranks")
+
+
+def _gaps(d: Diagnosis) -> Cell | None:
+    if d.gaps is None:
+        return None
+    return _drawn(checks.gaps(d), as_svg(plots.gaps(d.gaps)), "Parts of the gap, datum by datum")
+
+
+def _ais(d: Diagnosis) -> Cell | None:
+    if d.ais is None or d.evidence is None:
+        return None
+    own = d.evidence.log_evidence[d.chosen[: len(d.ais.se)]]
+    return _drawn(checks.ais(d), as_svg(plots.annealed(d.ais, own)), "AIS less the own guide")
+
+
+def _reference(d: Diagnosis) -> Cell | None:
+    if d.agreement is None:
+        return None
+    return _drawn(checks.reference(d), as_svg(plots.agreement(d.agreement)), "q(z|x) over NUTS")
+
+
+def _prior_check(d: Diagnosis) -> Cell | None:
+    if d.prior_check is None:
+        return None
+    return _drawn(
+        checks.prior_check(d), as_svg(plots.calibration(d.prior_check)), "ECDFs of ranks of data"
+    )
+
+
+def _typicality(d: Diagnosis) -> Cell | None:
+    if d.typicality is None:
+        return None
+    return _drawn(
+        checks.typicality(d), as_svg(plots.typicality(d.typicality)), "log p(x), data and model"
+    )
+
+
+def _posterior_check(d: Diagnosis) -> Cell | None:
+    if d.posterior_check is None or not d.posterior_check.effects:
+        return None
+    svg = as_svg(plots.posterior_check(d.posterior_check))
+    return _drawn(checks.posterior_check(d), svg, "Effects of discrepancies")
+
+
 def _active_units(d: Diagnosis) -> Cell | None:
     if d.active is None:
         return None
     if len(d.active.variance) <= 6:  # a sentence holds them all
-        return Cell((words.active_units(d),))
-    return _drawn(words.active_units(d), as_svg(plots.active_units(d)), "Variance of each unit")
+        return Cell(tuple(filter(None, (words.active_units(d), checks.information(d)))))
+    said = f"{words.active_units(d)} {checks.information(d)}".strip()
+    return _drawn(said, as_svg(plots.active_units(d)), "Variance of each unit")
 
 
 def _match(d: Diagnosis) -> Cell | None:
-    if d.mmd is None:
+    if d.match is None:
         return None
     return _drawn(match.match(d), as_svg(plots.match(d)), "Marginals of q(z) and p(z)")
 
@@ -174,9 +223,22 @@ CONTENTS: tuple[tuple[str, str, str, Build], ...] = (
      "bound on log p(x), nats per datum.", _evidence),
     ("khat", "k-hat", "How heavy the tail of the importance weights is; beyond the line their "
      "variance cannot be trusted.", _khat),
-    ("active-units", "Active units", "Units of z whose guide mean moves with x.", _active_units),
+    ("calibration", "Calibration of the guide", "z ~ p(z), x ~ p(x|z), and where z ranks among "
+     "draws of q(z|x): uniform if q(z|x) is p(z|x), at the model as it was fitted.", _calibration),
+    ("gaps", "What the guide loses", "log p(x) − ELBO(x), by what would gain it back.", _gaps),
+    ("ais", "Evidence without a guide", "Annealed importance sampling from p(z): no guide can "
+     "mislead it.", _ais),
+    ("reference", "The guide beside draws of p(z|x)", "By NUTS from the model as it was fitted, "
+     "for a few data; no guide takes part.", _reference),
+    ("active-units", "Codes", "What z says of x, in all and unit by unit.", _active_units),
     ("match", "q(z) against p(z)", "Tested by a kernel and by a classifier, on draws that took no "
      "part in training. Read the size first: with enough draws every trained model is rejected.",
      _match),
+    ("prior-check", "Prior predictive check", "Data among data that the model makes: uniform ranks "
+     "if the model is right. The guide has no part in it.", _prior_check),
+    ("typicality", "Typicality", "log p̂(x) of the data beside that of data which the model made.",
+     _typicality),
+    ("posterior-check", "Posterior predictive check", "Data beside x ~ p(x|z), z ~ q(z|x): can the "
+     "decoder make such data where the guide puts them?", _posterior_check),
     ("notes", "Notes", "What is assumed beside the equations.", _notes),
 )  # fmt: skip

@@ -8,18 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from ppl_vae.diagnose import Diagnosis
-from ppl_vae.report.numbers import count, percent, value
+from ppl_vae.diagnose.numbers import count, percent, value
 from ppl_vae.training import History
-
-
-def objective_name(d: Diagnosis) -> str | None:
-    """Name what a program was trained by, as its history shows; None without a history."""
-    if d.history is None or not len(d.history):
-        return None
-    if "critic_loss" in d.history:
-        return "Adversarial"
-    # A foreign estimator logs its loss alone; a Delta guide under ours leaves the reconstruction.
-    return "ELBO" if "reconstruction" in d.history else "another objective"
 
 
 def penalty_weight(d: Diagnosis) -> float | None:
@@ -46,7 +36,7 @@ def fitted(d: Diagnosis) -> str:
         "ELBO": "the ELBO",
         "Adversarial": "reconstruction and a critic on z, no KL term",
         "another objective": "an objective of which only the loss is known",
-    }[objective_name(d) or "another objective"]
+    }[d.trained_by or "another objective"]
     return f"Trained by {by}: {count(len(d.history), 'epoch')}{time}. {data}."
 
 
@@ -195,10 +185,11 @@ def how_made(d: Diagnosis) -> str:
     said = f"{d.name}: N = {len(d.data)} data, seed {d.seed}"
     if d.evidence is not None or d.fresh_evidence is not None:
         said += f", S = {d.num_samples} draws of z for each datum behind terms, evidence and k-hat"
-    if d.codes is not None and d.mmd is not None and d.classifier is not None:
+    if d.match is not None:
+        mmd = d.match.mmd
         said += (
-            f"; {len(d.codes)} draws of q(z) and as many of p(z) behind the match (bandwidth "
-            f"{d.mmd.bandwidth:.3g}, {d.mmd.permutations} permutations, classifier scored on "
-            f"{d.classifier.held_out})"
+            f"; {d.match.num_data} draws of q(z) and as many of p(z) behind the match (bandwidth "
+            f"{mmd.bandwidth:.3g}, {mmd.permutations} permutations, classifier scored on "
+            f"{d.match.classifier.held_out})"
         )
     return said + "."

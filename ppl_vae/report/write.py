@@ -37,7 +37,7 @@ def report(path: str | Path, *diagnoses: Diagnosis, progress: bool = True) -> Pa
         >>> from ppl_vae.data import LinearGaussian
         >>> world = LinearGaussian.random(2, 5, seed=0)
         >>> x, _ = world.sample(50, seed=1)
-        >>> found = diagnose(Program(world.model, world.guide), x, num_samples=50)
+        >>> found = diagnose(Program(world.model, world.guide), x, num_samples=50, budget=0)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     report(folder + "/report.html", found).stat().st_size < 1_000_000
         True

@@ -13,10 +13,12 @@ from torch import Tensor
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import Objective
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng, probing
+from ppl_vae.training.collapse import collapse
 from ppl_vae.training.engine import Engine
 from ppl_vae.training.history import History
 from ppl_vae.training.progress import Bar, progress_bar
 from ppl_vae.training.step import TrainState
+from ppl_vae.training.warned import warn
 
 FORWARD = 4  # batches that take about as much memory forwards as one does forwards and back
 
@@ -70,6 +72,9 @@ class Loop:
                 self.history.rows.append(row)
                 self._judge(row)
                 bar.epoch(row)
+                warmup = getattr(self.objective, "warmup", 0)
+                if (said := collapse(self.history.rows, warmup)) is not None:
+                    warn(said)
                 if after_epoch is not None:
                     after_epoch()
         self.engine.look(self.state)

@@ -59,6 +59,14 @@ class Bar:
 
 
 @contextmanager
+def quietly_rich() -> Iterator[None]:
+    """Import parts of rich, which draws from `random` when imported, without a trace of it."""
+    stream = random.getstate()
+    yield
+    random.setstate(stream)
+
+
+@contextmanager
 def progress_bar(
     show: bool, steps: int, done: int, label: str, *, transient: bool = False
 ) -> Iterator[Bar]:
@@ -66,11 +74,10 @@ def progress_bar(
     if not show:
         yield Bar(None, steps, done, label)
         return
-    stream = random.getstate()
-    from rich import get_console
-    from rich import progress as rich  # draws from `random` when imported
+    with quietly_rich():
+        from rich import get_console
+        from rich import progress as rich
 
-    random.setstate(stream)
     console = get_console()
     if transient and not (console.is_terminal or console.is_jupyter):
         yield Bar(None, steps, done, label)  # rich would leave an empty line in a file

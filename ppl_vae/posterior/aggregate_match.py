@@ -1,0 +1,92 @@
+"""q(z) = E_x q(z|x) against p(z), for a program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data.batches import Batch
+from ppl_vae.diagnostics.match import Match, match
+from ppl_vae.posterior.draws import (
+    posterior_predictive,
+    prior_predictive,
+    side_by_side,
+    with_plate,
+)
+from ppl_vae.posterior.faults import explained
+from ppl_vae.posterior.simulated import unit_names
+from ppl_vae.programs.inputs import program_batch
+
+
+@explained
+def aggregate_match(
+    program: nn.Module,
+    x: Any,  # noqa: ANN401
+    *,
+    permutations: int = 200,
+    seed: int = 0,
+) -> Match:
+    """Test whether codes of data have the law of the prior: the same call for a VAE and an AAE.
+
+    One z ~ q(z|x) for each datum that is unlike those before it, so that the codes are independent;
+    as many z ~ p(z). See `ppl_vae.diagnostics.match` for the tests. A guide equal to the prior
+    passes: that the codes say anything is `mutual_information`'s to tell.
+
+    Args:
+        program: A `VAE` or `Program`, of any guide and prior.
+        x: Data that took no part in training, 20 or more that differ.
+        permutations: Of the kernel's test.
+        seed: Of all draws; torch's random state is left as found.
+
+    Raises:
+        ValueError: If fewer than 20 data differ, or all data share the latents.
+
+    Example:
+        >>> from ppl_vae import Program
+        >>> from ppl_vae.data import LinearGaussian
+        >>> world = LinearGaussian.random(2, 5, seed=0)
+        >>> x, _ = world.sample(200, seed=1)
+        >>> right = Program(world.model, world.guide)
+        >>> shifted = Program(world.model, world.broken_guide(shift=3.0))
+        >>> aggregate_match(right, x).p_value > 0.01, aggregate_match(shifted, x).p_value < 0.02
+        (True, True)
+    """
+    batch = program_batch(program, x, name="x")
+    found = with_plate(program, batch)
+    names = [n for n in found.latents if n not in (*found.shared, *found.enumerated)]
+    if not names:
+        raise ValueError(
+            f"Got the latents {list(found.latents)}; expected some that each datum has to itself. "
+            "Try a program with a latent inside the data plate."
+        )
+    batch = batch.take(distinct(batch))
+    if batch.rows < 20:
+        raise ValueError(
+            f"Got {batch.rows} data that differ; expected 20 or more to test q(z) against p(z). "
+            "Try more data."
+        )
+    codes = posterior_predictive(program, batch, 1, seed=seed).latents
+    prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1).latents
+    return match(
+        side_by_side(codes, names, 2)[0],
+        side_by_side(prior, names, 1),
+        names=unit_names(names, [prior[n][0].numel() for n in names]),
+        permutations=permutations,
+        seed=seed,
+    )
+
+
+def distinct(batch: Batch) -> Tensor:
+    """Give the places of rows that are unlike all rows before them, in order.
+
+    Example:
+        >>> distinct(Batch((torch.tensor([[1.0], [2.0], [1.0], [torch.nan], [torch.nan]]),), {}))
+        tensor([0, 1, 3])
+    """
+    seen: dict[bytes, int] = {}
+    flat = [t.reshape(len(t), -1).cpu().numpy() for t in batch.tensors]
+    for row in range(batch.rows):
+        seen.setdefault(b"".join(f[row].tobytes() for f in flat), row)
+    return torch.tensor(list(seen.values()), device=batch.device)

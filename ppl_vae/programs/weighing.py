@@ -1,0 +1,155 @@
+"""One run of a program that draws z ~ q(z|x) for each datum, with log p(x, z) − log q(z|x)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor, nn
+
+from ppl_vae.data.batches import Batch
+from ppl_vae.programs.drawn_apart import Draws, one_stage
+from ppl_vae.programs.enumerated import summed_out
+from ppl_vae.programs.runs import Site, rows_first, run, run_guide
+from ppl_vae.programs.traces import (
+    NoDensityError,
+    Structure,
+    refuse_subsampling,
+    structure,
+)
+
+
+class WeightedDraws(NamedTuple):
+    """Draws z ~ q(z|x) with their log weights: everything about a posterior is read from these.
+
+    Attributes:
+        log_weights: log p(x, z) − log q(z|x), ``(S, N)``, nats per datum.
+        log_likelihood: log p(x|z), ``(S, N)``; None where discrete sites were summed out.
+        latents: Draws by site, ``(S, N, *event)``, constrained as the program has them.
+        log_guide: log q(z|x), ``(S, N)``; None with `log_likelihood`. What is left of the three is
+            log p(z).
+    """
+
+    log_weights: Tensor
+    log_likelihood: Tensor | None
+    latents: dict[str, Tensor]
+    log_guide: Tensor | None = None
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> WeightedDraws:
+        """Apply a function to every tensor."""
+        return WeightedDraws(
+            function(self.log_weights),
+            None if self.log_likelihood is None else function(self.log_likelihood),
+            {n: function(v) for n, v in self.latents.items()},
+            None if self.log_guide is None else function(self.log_guide),
+        )
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        scores = (self.log_weights, self.log_likelihood, self.log_guide)
+        return [v for v in (*scores, *self.latents.values()) if v is not None]
+
+
+class Weighing:
+    """Gives draws of a program their log weights, one run at a time.
+
+    Args:
+        program: A `VAE` or `Program`.
+        batch: Data that show what it is made of.
+
+    Attributes:
+        found: What it is made of.
+        one_stage: Whether the guide is run once for each datum; else on repeated rows, as the model
+            always is.
+
+    Raises:
+        NoDensityError: Where there are no log weights.
+    """
+
+    def __init__(self, program: nn.Module, batch: Batch) -> None:
+        self.program = program
+        self.found = scored(program, batch)
+        self.one_stage = one_stage(program, batch, self.found)
+
+    def __call__(self, part: Batch, draws: int) -> WeightedDraws:
+        """Draw S times for each of n data: tensors ``(S, n, ...)``."""
+        repeated = part.take(torch.arange(part.rows, device=part.device).repeat(draws))
+        if self.found.enumerated:
+            flat = WeightedDraws(summed_out(self.program, repeated, self.found), None, {})
+        elif self.one_stage:
+            flat = self._drawn_apart(part, repeated, draws)
+        else:
+            model, guide = run(self.program, repeated)
+            flat = of_traces(model, guide, self.found, repeated.rows)
+
+        def fold(value: Tensor) -> Tensor:
+            return value.reshape(draws, part.rows, *value.shape[1:])
+
+        return flat.each(fold)
+
+    def _drawn_apart(self, part: Batch, repeated: Batch, count: int) -> WeightedDraws:
+        (name,), found = self.found.latents, self.found
+        guide = prune_subsample_sites(run_guide(self.program, part))
+        draws = Draws(guide.nodes[name], found.dim, count)
+        conditioned = poutine.condition(self.program.model, data={name: draws.for_rows()})
+        model = poutine.trace(conditioned).get_trace(*repeated.args, **repeated.kwargs)
+        log_q = draws.log_prob.flatten()
+        return _weights(model, log_q, {name: draws.value.flatten(0, 1)}, found, repeated.rows)
+
+
+def of_traces(model: Trace, guide: Trace, found: Structure, rows: int) -> WeightedDraws:
+    """Score what two traces hold: one draw of each row, tensors ``(N, ...)``."""
+    guide = prune_subsample_sites(guide)
+    log_q = torch.stack([per_row(guide.nodes[n], found.dim, rows) for n in found.latents]).sum(0)
+    latents = {n: rows_first(guide.nodes[n], found.dim) for n in found.latents}
+    return _weights(model, log_q, latents, found, rows)
+
+
+def _weights(
+    model: Trace, log_q: Tensor, latents: dict[str, Tensor], found: Structure, rows: int
+) -> WeightedDraws:
+    model = prune_subsample_sites(model)
+    likelihood, prior = (
+        torch.stack([per_row(model.nodes[n], found.dim, rows) for n in names]).sum(0)
+        for names in (found.observed, found.latents)
+    )
+    return WeightedDraws(likelihood + (prior - log_q), likelihood, latents, log_q)
+
+
+def per_row(site: Site, dim: int, rows: int) -> Tensor:
+    """Log-prob of a site summed over all but the data plate, ``(N,)``; scale dropped, mask kept."""
+    log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+    full = torch.broadcast_shapes(log_prob.shape, (rows,) + (1,) * (-dim - 1))
+    return log_prob.expand(full).movedim(dim, 0).reshape(rows, -1).sum(-1)
+
+
+def scored(program: nn.Module, batch: Batch) -> Structure:
+    """Look at a program whose draws are to be scored.
+
+    Raises:
+        NoDensityError: Where there is nothing to score them by.
+    """
+    found = structure(program, batch)
+    if found.undefined is not None:
+        raise NoDensityError(
+            f"There are no log weights here: {found.undefined}. Expected a guide and a prior with "
+            f"densities, and every latent inside the data plate. Try {_remedy(found)}."
+        )
+    refuse_subsampling(found)
+    return found
+
+
+def _remedy(found: Structure) -> str:
+    if found.shared or found.plate is None:
+        return (
+            "posterior_predictive, which needs no weights, or to_datatree"
+            if found.plate is not None
+            else 'with pyro.plate("data", len(x)) around the latents and the data'
+        )
+    return "a Normal or MultivariateNormal guide, or refit_guide(program, x)"

@@ -1,0 +1,313 @@
+"""The whole of diagnose, on any program: parts, budget, findings, table, report."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from ppl_vae import (
+    ELBO,
+    MLP,
+    VAE,
+    Adversarial,
+    Bernoulli,
+    Columns,
+    Conditional,
+    ConditionalFlow,
+    Delta,
+    GaussianMixture,
+    MultivariateNormal,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    Program,
+    Shared,
+    StandardNormal,
+    VampPrior,
+    diagnose,
+    fit,
+    refine,
+    report,
+    to_datatree,
+)
+from ppl_vae.data import LinearGaussian
+from ppl_vae.diagnose import stages
+from ppl_vae.diagnose.finding import Finding
+
+PARTS = (
+    "calibration", "typicality", "prior_check", "posterior_check", "information", "gaps", "ais",
+    "sandwich", "reference", "agreement",
+)  # fmt: skip
+ROWS = 40
+
+
+@pytest.fixture(autouse=True)
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part, but little of it: the laws of each are tested where it is built."""
+    for name, size in {
+        "SIMULATED": 60, "DRAWS": 20, "REFINED": 5, "ANNEALED": 3, "TEMPERATURES": 10,
+        "CHAINS": 4, "LEAPFROG": 2,
+        "SAMPLED": 2, "NUTS": 2, "TRANSITIONS": 100,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(stages, name, size)
+    monkeypatch.setattr(
+        stages,
+        "gaps",
+        lambda p, x, **kwargs: original_gaps(p, x, steps=10, num_samples=50, **kwargs),
+    )
+
+
+original_gaps = stages.gaps
+
+
+def normals(rows: int = ROWS) -> torch.Tensor:
+    return torch.randn(rows, 1) * torch.ones(1, 4) + 0.5 * torch.randn(rows, 4)
+
+
+def vae(prior: object, family: object, guide: object, cells: int = 4, **given: object) -> VAE:
+    return VAE(prior, Conditional(MLP(6), family, given=2), Conditional(MLP(6), guide, given=cells))
+
+
+def mixture() -> tuple[VAE, object]:
+    return vae(
+        GaussianMixture(torch.randn(3, 2), learned=True), Normal(4, scale=Shared()), Normal(2)
+    ), normals()
+
+
+def full_covariance() -> tuple[VAE, object]:
+    return vae(StandardNormal(2), Normal(4, scale=Shared()), MultivariateNormal(2)), normals()
+
+
+def flow() -> tuple[VAE, object]:
+    decoder = Conditional(MLP(6), Normal(4, scale=Shared()), given=2)
+    return VAE(StandardNormal(2), decoder, ConditionalFlow(MLP(6), 2, given=4)), normals()
+
+
+def counts() -> tuple[VAE, object]:
+    x = torch.poisson(2 * torch.rand(ROWS, 1) + torch.ones(1, 4))
+    return vae(StandardNormal(2), NegativeBinomial(4), Normal(2)), x
+
+
+def gaps_in_columns() -> tuple[VAE, object]:
+    table = Columns({"n": Poisson(()), "y": Normal(()), "b": Bernoulli(())})
+    x = torch.stack([torch.poisson(torch.full((ROWS,), 3.0)), torch.randn(ROWS),
+                     (torch.rand(ROWS) < 0.4).float()], 1)  # fmt: skip
+    x[::4, 1] = torch.nan
+    program = VAE(
+        StandardNormal(2),
+        Conditional(MLP(6), table, given=2),
+        Conditional(MLP(6), Normal(2), given={"x": 3, "mask": 3}),
+    )
+    return program, x
+
+
+def conditional() -> tuple[VAE, object]:
+    program = VAE(
+        StandardNormal(2),
+        Conditional(MLP(6), Normal(4, scale=Shared()), given={"z": 2, "dose": 1}),
+        Conditional(MLP(6), Normal(2), given={"x": 4, "dose": 1}),
+    )
+    return program, {"x": normals(), "dose": torch.randn(ROWS, 1)}
+
+
+def vamp() -> tuple[VAE, object]:
+    x = normals()
+    return vae(VampPrior(x[:5]), Normal(4, scale=Shared()), Normal(2)), x
+
+
+def adversarial() -> tuple[VAE, object]:
+    return vae(StandardNormal(2), Normal(4, scale=Shared()), Normal(2)), normals()
+
+
+def foreign() -> tuple[Program, object]:
+    """Two plain Pyro functions, two latents, other names."""
+
+    def story(y: torch.Tensor) -> None:
+        slope = pyro.param("slope", torch.ones(4))
+        with pyro.plate("people", len(y)):
+            level = pyro.sample("level", dist.Normal(0.0, 1.0))
+            rate = pyro.sample("rate", dist.Gamma(2.0, 2.0))
+            mean = level[:, None] * slope + rate[:, None]
+            pyro.sample("answers", dist.Normal(mean, 0.5).to_event(1), obs=y)
+
+    def guess(y: torch.Tensor) -> None:
+        weight = pyro.param("weight", torch.tensor(0.5))
+        with pyro.plate("people", len(y)):
+            pyro.sample("level", dist.Normal(weight * y.mean(-1), 0.5))
+            pyro.sample("rate", dist.LogNormal(torch.zeros(len(y)), 0.5))
+
+    return Program(story, guess), normals()
+
+
+PROGRAMS = {
+    "mixture prior": mixture,
+    "full covariance": full_covariance,
+    "flow guide": flow,
+    "counts": counts,
+    "missing cells": gaps_in_columns,
+    "conditional": conditional,
+    "VampPrior": vamp,
+    "AAE": adversarial,
+    "two Pyro functions": foreign,
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_part_runs_on_every_program(name: str) -> None:
+    torch.manual_seed(0)
+    program, x = PROGRAMS[name]()
+    objective = Adversarial(critic=MLP(6)) if name == "AAE" else ELBO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of toys' scales and frozen priors
+        history, _ = fit(program, x, objective=objective, epochs=2, seed=0, progress=False)
+    state = torch.random.get_rng_state()
+    found = diagnose(
+        program, x, name=name, history=history, num_samples=40, budget=float("inf"), progress=False
+    )
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not found.left_out
+    assert all(getattr(found, part) is not None for part in PARTS)
+    assert set(found.seconds) == {"evidence, codes and match", *(s.name for s in stages.STAGES)}
+    checks = [f.check for f in found.findings]
+    assert len(checks) == 11 and all(f.verdict and f.value for f in found.findings)
+    said = str(found)
+    assert all(c.split(":")[0] in said for c in checks)
+    assert ("As expected" in said) == (name == "AAE" and found.calibration.p_value <= 0.05)
+    if name == "two Pyro functions":
+        assert found.units == ("level", "rate") and "level" in found.calibration.tests
+    if name == "missing cells":
+        assert found.prior_check.tests["x[1]"].num_data == 30
+
+
+def exact(rows: int = 200) -> tuple[Program, torch.Tensor]:
+    world = LinearGaussian.random(2, 4, seed=0)
+    return Program(world.model, world.guide), world.sample(rows, seed=1)[0]
+
+
+def test_a_right_program_gets_a_good_report_and_a_wrong_one_a_bad_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages, "SIMULATED", 400)
+    monkeypatch.setattr(stages, "DRAWS", 100)
+    monkeypatch.setattr(
+        stages, "gaps", lambda p, x, **kwargs: original_gaps(p, x, steps=60, **kwargs)
+    )
+    monkeypatch.setattr(stages, "TEMPERATURES", 40)
+    monkeypatch.setattr(stages, "CHAINS", 16)
+    monkeypatch.setattr(stages, "LEAPFROG", 5)
+    program, x = exact()
+    right = diagnose(program, x, num_samples=100, budget=float("inf"), progress=False)
+    # Four tests at 0.05 on one fixed seed, no false alarm among them.
+    assert {f.check: f.grade for f in right.findings if f.grade != "good"} == {}
+    world = LinearGaussian.random(2, 4, seed=0)
+    other = LinearGaussian(world.weight, world.bias + 1.0, world.scale)
+    narrow = Program(other.model, other.broken_guide(scale=0.3, shift=1.0))
+    wrong = diagnose(narrow, x, num_samples=100, budget=float("inf"), progress=False)
+    bad = {f.check.split(":")[0] for f in wrong.findings if f.grade == "bad"}
+    assert {"KL to p(z|x)", "calibration", "gap", "prior predictive", "typicality"} <= bad
+    assert all(f.advice for f in wrong.findings if f.grade in ("bad", "look"))
+
+
+def test_the_budget_is_kept_and_said() -> None:
+    program, x = exact(60)
+    none = diagnose(program, x, num_samples=30, budget=0, progress=False)
+    assert set(none.left_out) == {s.name for s in stages.STAGES}
+    assert all(getattr(none, part) is None for part in PARTS)
+    assert "with 0 s left" in str(none) and "Left out: gaps" in str(none)
+    whole = diagnose(program, x, num_samples=30, budget=float("inf"), progress=False)
+    # What a part gives does not hang on which others there was time for.
+    some = diagnose(program, x, num_samples=30, budget=1e9, progress=False)
+    assert np.array_equal(whole.gaps.remainder, some.gaps.remainder)
+    assert np.array_equal(whole.ais.log_weights, some.ais.log_weights)
+    for budget in (-1, "long", True, float("nan")):
+        with pytest.raises(ValueError, match="expected seconds"):
+            diagnose(program, x, budget=budget)
+
+
+def test_what_has_no_meaning_is_left_out_with_its_reason() -> None:
+    torch.manual_seed(0)
+    decoder = Conditional(MLP(4), Normal(4, scale=Shared()), given=2)
+    point = VAE(StandardNormal(2), decoder, Conditional(MLP(4), Delta(2), given=4))
+    found = diagnose(point, normals(), num_samples=30, budget=float("inf"), progress=False)
+    assert found.calibration is not None and found.typicality is None and found.gaps is None
+    assert "no density" in found.left_out["gaps"] and found.ais is not None
+    assert found.findings[0].grade == "unknown" and "Not defined" in found.findings[0].verdict
+    # Of a refined guide: its rows are its own.
+    program, x = exact(30)
+    better = refine(program, x, steps=3, progress=False)
+    kept = diagnose(better, x, num_samples=30, budget=float("inf"), progress=False)
+    assert "certain data alone" in kept.left_out["calibration and typicality"]
+    assert kept.information is not None and kept.ais is not None
+
+
+def test_rows_given_twice_count_once_in_the_match() -> None:
+    program, x = exact(40)
+    twice = diagnose(program, torch.cat([x, x]), num_samples=20, budget=0, progress=False)
+    assert twice.match.num_data == 40 and len(twice.codes) == 80
+    assert sorted(twice.chosen) == list(range(40))
+    alike = diagnose(program, x[:1].repeat(30, 1), num_samples=20, budget=0, progress=False)
+    assert alike.match is None and alike.codes is not None
+
+
+def test_the_report_has_a_section_for_each_finding(tmp_path) -> None:
+    program, x = exact(60)
+    found = diagnose(program, x, num_samples=30, budget=float("inf"), progress=False)
+    page = report(tmp_path / "page.html", found, progress=False).read_text(encoding="utf-8")
+    assert all(f'<section id="{f.section}">' in page for f in found.findings)
+    assert 'id="findings"' in page and "Left out" not in page
+    odd = Finding("<b>", "1", "2", "bad", "<script>", "[/x]", "notes")
+    spoilt = dataclasses.replace(found, findings=(odd,))
+    page = report(tmp_path / "odd.html", spoilt, progress=False).read_text(encoding="utf-8")
+    assert "<script>" not in page and "[/x]" in str(spoilt)
+
+
+def test_collapse_is_said_while_training() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 3)  # nothing to say
+    program = vae(StandardNormal(2), Normal(3, scale=Shared()), Normal(2), cells=3)
+    with pytest.warns(UserWarning, match="posterior collapse") as said:
+        history, _ = fit(
+            program,
+            x,
+            epochs=80,
+            optimizer=(torch.optim.Adam, {"lr": 0.02}),
+            progress=False,
+            seed=0,
+        )
+    assert sum("collapse" in str(w.message) for w in said) == 1
+    assert history["kl"][-1] < 0.05
+    found = diagnose(program, x, num_samples=50, budget=0, progress=False)
+    codes = next(f for f in found.findings if f.section == "active-units")
+    assert codes.grade == "bad" and "Collapsed" in codes.verdict
+
+
+def test_a_diagnosis_is_a_tree_that_can_be_kept(tmp_path) -> None:
+    import arviz_plots
+    import matplotlib.pyplot
+    import xarray as xr
+
+    program, x = exact(60)
+    found = diagnose(program, x, num_samples=30, budget=float("inf"), progress=False)
+    tree = to_datatree(found)
+    assert set(tree.children) == {
+        "codes", "prior", "evidence", "terms", "gaps", "ais", "typicality", "prior_sbc",
+        "prior_check", "observed_data", "findings",
+    }  # fmt: skip
+    assert np.array_equal(tree["evidence"]["khat"], found.evidence.khat, equal_nan=True)
+    assert list(tree["codes"]["unit"].values) == ["z[0]", "z[1]"]
+    # Parts of some data know which.
+    row = int(tree["gaps"]["row"][2])
+    assert float(tree["gaps"]["remainder"].sel(row=row)) == found.gaps.remainder[2]
+    tree.to_netcdf(tmp_path / "found.nc")
+    with xr.open_datatree(tmp_path / "found.nc") as back:
+        assert back.load().identical(tree)
+    arviz_plots.plot_ecdf_pit(tree, stats={"ecdf_pit": {"n_simulations": 100}})
+    matplotlib.pyplot.close("all")
+    bare = to_datatree(diagnose(program, x, num_samples=30, budget=0, progress=False))
+    assert set(bare.children) == {
+        "codes", "prior", "evidence", "terms", "observed_data", "findings"
+    }  # fmt: skip
