@@ -22,7 +22,7 @@ from ppl_vae import MLP, VAE, Binomial, Conditional, Normal, StandardNormal, fit
 from ppl_vae.data import digits
 
 
-def build(guide):  # noqa: ANN001, ANN201
+def build(guide: Any) -> VAE:
     torch.manual_seed(0)
     return VAE(
         StandardNormal(4),
@@ -41,10 +41,10 @@ def trained(guide: Any, epochs: int) -> tuple[VAE, Any]:
     """Fit the program under one guide or another: nothing else differs."""
     # --8<-- [start:fit]
     vae = build(guide)
+    adam = torch.optim.Adam, {"lr": 2e-3}
     history, _ = fit(
-        vae, train, epochs=epochs, optimizer=(torch.optim.Adam, {"lr": 2e-3}),
-        validation=held_out, seed=0, progress=False,
-    )  # fmt: skip
+        vae, train, epochs=epochs, optimizer=adam, validation=held_out, seed=0, progress=False
+    )
     # --8<-- [end:fit]
     return vae, history
 
@@ -54,7 +54,7 @@ def looked_at(vae: VAE, history: Any, budget: float) -> Any:
     # --8<-- [start:diagnose]
     from ppl_vae import diagnose
 
-    found = diagnose(vae, held_out, name="digits", labels=labels, history=history, budget=budget)
+    found = diagnose(vae, held_out, labels=labels, history=history, name="digits", budget=budget)
     print(found)
     # --8<-- [end:diagnose]
     return found

@@ -65,12 +65,13 @@ def test_the_brackets_hold_the_truth(scale, shift, strength):
     # Each misses 2.5 % or less, give or take: 16 of 200 have a chance of 10^-4 at 2.5 %.
     assert (200 - np.sum(held, axis=0) < 16).all()
     lower, upper, lower_se, upper_se = np.transpose(ends)
-    # They hold it from both sides, and their errors are those of independent terms: the spread of
-    # 200 runs is known to 5 %, here at 5 SE.
     error = 5 * lower_se.mean() / 200**0.5
     assert lower.mean() < exact + error and upper.mean() > exact - error
-    for end, se in ((lower, lower_se), (upper, upper_se)):
-        assert abs(se.mean() / end.std() - 1) < 0.25
+    # Where the ends are near each other, their errors are those of independent terms: the spread of
+    # 200 runs is known to 5 %, here at 5 SE.
+    if upper.mean() - lower.mean() < 0.1:
+        assert abs(lower_se.mean() / lower.std() - 1) < 0.25
+        assert abs(upper_se.mean() / upper.std() - 1) < 0.25
 
 
 def test_a_bracket_is_of_use():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 
 from ppl_vae import (
     MLP,
@@ -57,6 +58,9 @@ def test_discrepancies_are_functions_of_data_and_see_gaps():
     drawn[::3, 0] = torch.nan
     found = prior_check(vae, drawn, seed=0)
     assert [t.num_data for t in found.tests.values()] == [40, 60]  # those that are known
+    # What is missing of a datum is missing of what it is compared with.
+    seen = prior_check(vae, drawn, {"cells": lambda v: (~np.isnan(v)).sum(1)}, seed=0)
+    assert seen.p_value > 1e-3
     images = torch.rand(20, 5, 5)
     vae = VAE(
         StandardNormal(1),
@@ -91,7 +95,10 @@ def test_a_match_holds_its_level_and_names_the_unit():
         p.append(match(*z, permutations=99, seed=k).p_value)
     assert sum(v <= 0.05 for v in p) < 10  # as above
     codes = rng.standard_normal((300, 3)) * [1, 2, 1]
-    found = match(codes, rng.standard_normal((300, 3)), seed=0)
+    prior = rng.standard_normal((300, 3))
+    found = match(codes, prior, seed=0)
+    alone = ks_2samp(codes[:, 1], prior[:, 1]).pvalue  # the smallest of three
+    assert found.unit_p_values["z[1]"] == pytest.approx(3 * alone)
     assert found.p_value < 1e-4 and found.unit_p_values["z[1]"] < 1e-4 < found.unit_p_values["z[0]"]
     with pytest.raises(ValueError, match="got 1 for 3 units"):
         match(codes, codes, names=["z"], seed=0)
@@ -112,6 +119,8 @@ def test_the_evidence_of_data_is_that_of_the_models_own_or_not():
     x[7] += 10.0
     found = typicality(PROGRAM, x, seed=0)
     assert found.percentile.argmin() == 7 and found.percentile[7] == 0.0
+    below = (found.simulated[:, None] < found.log_evidence).mean(0)
+    assert np.array_equal(found.percentile, below)
 
 
 def test_a_program_is_matched_with_one_code_for_each_datum_that_differs():
@@ -142,6 +151,9 @@ def test_what_the_decoder_makes_is_set_beside_the_data():
     expected = (right.observed["mean"] - float(wrong.replicated["mean"].mean())) / sd
     assert wrong.effects["mean"] == pytest.approx(expected, rel=0.2) and wrong.p_values["mean"] == 0
     assert wrong.worst == "mean"
+    lower = LinearGaussian(WORLD.weight, WORLD.bias - 1.0, WORLD.scale)
+    below = posterior_check(Program(lower.model, WORLD.guide), x, mean, num_draws=200, seed=0)
+    assert below.effects["mean"] > 0 and below.p_values["mean"] == 0
     cells = posterior_check(PROGRAM, x, seed=0)
     assert list(cells.effects) == [f"x[{k}]" for k in range(4)]
 

@@ -19,7 +19,9 @@ from ppl_vae import (
     Conditional,
     ConditionalFlow,
     Delta,
+    Diagnosis,
     GaussianMixture,
+    History,
     MultivariateNormal,
     NegativeBinomial,
     Normal,
@@ -37,6 +39,8 @@ from ppl_vae import (
 from ppl_vae.data import LinearGaussian
 from ppl_vae.diagnose import stages
 from ppl_vae.diagnose.finding import Finding
+from ppl_vae.diagnose.findings import findings
+from ppl_vae.diagnostics import calibration
 
 PARTS = (
     "calibration", "typicality", "prior_check", "posterior_check", "information", "gaps", "ais",
@@ -311,3 +315,64 @@ def test_a_diagnosis_is_a_tree_that_can_be_kept(tmp_path) -> None:
     assert set(bare.children) == {
         "codes", "prior", "evidence", "terms", "observed_data", "findings"
     }  # fmt: skip
+
+
+def words(d: Diagnosis, check: str) -> Finding:
+    return next(f for f in findings(d) if f.check.startswith(check))
+
+
+def test_words_follow_the_numbers() -> None:
+    program, x = exact(60)
+    d = diagnose(program, x, num_samples=30, budget=float("inf"), progress=False)
+    rng = np.random.default_rng(0)
+    even = rng.integers(0, 101, 1000)
+
+    def ranked(**odd: np.ndarray) -> Finding:
+        ranks = {"z[0]": even, "log p(x|z)": even, "log q(z|x)": even, "distance": even}
+        tests = calibration({**ranks, **odd}, num_draws=100)
+        return words(dataclasses.replace(d, calibration=tests), "calibration")
+
+    assert ranked().grade == "good" and not ranked().advice
+    ends = np.where(even < 50, even // 2, 100 - (100 - even) // 2)
+    # The truth at both ends of the draws: they are too narrow; in the middle: too wide. Ranked
+    # low, it lies below the draws.
+    said = {
+        "too narrow": ends, "too wide": 25 + even // 2, "lies too high": even // 2,
+        "lies too low": 50 + even // 2,
+    }  # fmt: skip
+    for verdict, ranks in said.items():
+        found = ranked(**{"z[0]": ranks})
+        assert found.grade == "bad" and verdict in found.verdict and "refine" in found.advice
+    found = ranked(**{"log p(x|z)": 50 + even // 2})
+    assert "explain x worse" in found.verdict and "MultivariateNormal" in found.advice
+    assert "explain x better" in ranked(**{"log p(x|z)": even // 2}).verdict
+    assert "too narrow" in ranked(**{"log q(z|x)": even // 2}).verdict
+    assert "too wide" in ranked(**{"log q(z|x)": 50 + even // 2}).verdict
+
+    rows = [{"epoch": 1.0, "loss": 1.0, "reconstruction": -1.0, "critic_loss": 0.7}]
+    adversarial = dataclasses.replace(d, history=History(rows))
+    mmd = d.match.mmd._replace(mmd2=0.1, null_mean=0.001, null_high=0.002, se=0.01)
+    far = dataclasses.replace(d.match, mmd=mmd)
+    for one, advice in ((d, "VampPrior"), (adversarial, "Adversarial(weight=")):
+        found = words(dataclasses.replace(one, match=far), "q(z) against p(z)")
+        assert found.grade == "bad" and advice in found.advice and "MMD² 0.079" in found.value
+    tests = calibration({"z[0]": ends}, num_draws=100)
+    found = words(dataclasses.replace(adversarial, calibration=tests), "calibration")
+    assert "As expected" in found.verdict and "refit_guide" in found.advice
+
+    rows = d.chosen[: len(d.ais.se)]
+    for shift, grade in ((0.0, "good"), (0.5, "look"), (3.0, "bad"), (-3.0, "unknown")):
+        own = d.evidence.log_evidence[rows] + shift
+        found = words(
+            dataclasses.replace(d, ais=d.ais._replace(log_evidence=own, se=0 * own), sandwich=None),
+            "AIS",
+        )
+        assert (shift, found.grade) == (shift, grade)
+    top = d.gaps.evidence.log_evidence
+    cures = {"amortisation": "encoder", "correlation": "MultivariateNormal", "remainder": "Flow"}
+    for name, cure in cures.items():
+        reached = list(cures).index(name)  # before it nothing is gained, after it all
+        elbo = np.stack([top - 2 * (k <= reached) for k in range(3)])
+        split = d.gaps._replace(elbo=elbo)
+        found = words(dataclasses.replace(d, gaps=split), f"gap: {name}")
+        assert found.grade == "bad" and cure in found.advice

@@ -128,14 +128,10 @@ def _annealed(d: Diagnosis) -> Iterator[Finding]:
 def _split(d: Diagnosis) -> Iterator[Finding]:
     if d.gaps is None:
         return
-    parts = {
-        "amortisation": (d.gaps.amortisation, d.gaps.amortisation_se),
-        "correlation": (d.gaps.correlation, d.gaps.correlation_se),
-        "remainder": (d.gaps.remainder, d.gaps.remainder_se),
-    }
-    means = {n: float(v.mean()) for n, (v, _) in parts.items()}
+    names = ("amortisation", "correlation", "remainder")
+    means = {n: float(getattr(d.gaps, n).mean()) for n in names}
     worst = max(means, key=lambda n: means[n])
-    error = float(np.sqrt((parts[worst][1] ** 2).sum()) / len(d.gaps.remainder))
+    low, high = getattr(d.gaps.mean_brackets, worst)
     size = means[worst]
     grade: Grade = "good" if size < SMALL else "look" if size < LARGE else "bad"
     said = {
@@ -150,7 +146,7 @@ def _split(d: Diagnosis) -> Iterator[Finding]:
     }[worst]
     yield Finding(
         f"gap: {worst}",
-        with_error(size, error),
+        f"{value(size)}, in {value(low)} to {value(high)}",
         ", ".join(f"{n} {value(m)}" for n, m in means.items() if n != worst),
         grade,
         "Nothing to be gained by another guide." if grade == "good" else said,
@@ -197,7 +193,7 @@ def _codes(d: Diagnosis) -> Iterator[Finding]:
     units = len(d.active.variance)
     shown, effect = f"{d.active.count} of {units} units", ""
     if (i := d.information) is not None:
-        shown = f"{value(i.lower)} to {value(i.upper)} nats"
+        shown = "{} to {} nats".format(*map(value, i.interval()))
         effect = f"{d.active.count} of {units} units active"
     rate = None if d.terms is None else float(d.terms.kl_prior.mean())
     if d.active.count == 0 or (rate is not None and rate < 0.05):

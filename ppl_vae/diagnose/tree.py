@@ -18,8 +18,8 @@ TERMS = ("reconstruction", "kl_prior", "kl_posterior", "elbo")
 PARTS = ("amortisation", "correlation", "remainder")
 
 
-@to_datatree.register(Diagnosis)  # type: ignore[misc]
-def tree(diagnosis: Diagnosis) -> xr.DataTree:
+@to_datatree.register(Diagnosis)
+def tree(diagnosis: Diagnosis) -> xr.DataTree:  # type: ignore[misc]
     """Give what was found of each datum, unit and simulated datum: a group for each part.
 
     ``codes`` (``code``, ``code_mean``: row, unit), ``prior`` (``code``), ``evidence`` and
