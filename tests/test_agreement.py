@@ -176,6 +176,8 @@ def test_resampling_keeps_noise_seeds_and_blocks_apart(monkeypatch):
     # Each datum has its own posterior: proposals are worth 2000 · 0.6 or so, at 5 SE.
     error = 5 * np.sqrt(1 / 2000 + 1 / alone.ess)[:, None]
     assert (abs((alone.latents["z"].mean(0) - EXACT.loc) / SD).numpy() < error).all()
+    twice = resampled_posterior(program, X[[0, 0]], 50, num_proposals=2000, seed=0).latents["z"]
+    assert not torch.isin(twice[:, 0], twice[:, 1]).any()  # each datum has noise of its own
     for bad in ({"num_samples": 0}, {"num_samples": True}, {"num_proposals": 10}):
         with pytest.raises(ValueError, match="expected an integer of"):
             resampled_posterior(program, X, **bad)

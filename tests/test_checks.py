@@ -18,7 +18,13 @@ from ppl_vae import (
 from ppl_vae.data import LinearGaussian
 from ppl_vae.diagnostics import match, mmd_test, unit_kl
 from ppl_vae.diagnostics import typicality as compared
-from ppl_vae.posterior import aggregate_match, posterior_check, prior_check, typicality
+from ppl_vae.posterior import (
+    aggregate_match,
+    checks,
+    posterior_check,
+    prior_check,
+    typicality,
+)
 
 WORLD = LinearGaussian.random(2, 4, seed=0)
 PROGRAM = Program(WORLD.model, WORLD.guide)
@@ -179,3 +185,22 @@ def test_typicality_refuses_what_is_no_list_of_numbers():
     for bad in (np.zeros((2, 2)), np.array([np.nan]), np.array([])):
         with pytest.raises(ValueError, match="log_evidence: got shape"):
             compared(bad, np.zeros(3))
+
+
+def test_few_draws_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    x, _ = WORLD.sample(100, seed=1)
+    monkeypatch.setattr(checks, "CELLS", 1000)  # two data sets of 400 cells
+    held = []
+    original = checks.prior_of_data
+
+    def counted(program, batch, count, *, seed):
+        held.append(count)
+        return original(program, batch, count, seed=seed)
+
+    monkeypatch.setattr(checks, "prior_of_data", counted)
+    found = prior_check(PROGRAM, x, num_draws=25, seed=0)
+    assert held == [2] * 12 + [1]
+    assert all(t.num_data == 100 for t in found.tests.values()) and found.p_value > 1e-3
+    drawn = posterior_check(PROGRAM, x, num_draws=25, seed=0)
+    whole = np.concatenate(list(drawn.replicated.values()))
+    assert len(whole) == 100 and len(set(whole)) == 100  # no piece twice

@@ -193,7 +193,7 @@ def _codes(d: Diagnosis) -> Iterator[Finding]:
     units = len(d.active.variance)
     shown, effect = f"{d.active.count} of {units} units", ""
     if (i := d.information) is not None:
-        shown = "{} to {} nats".format(*map(value, i.interval()))
+        shown = "{} to {} nats".format(*map(value, i.bracket))
         effect = f"{d.active.count} of {units} units active"
     rate = None if d.terms is None else float(d.terms.kl_prior.mean())
     if d.active.count == 0 or (rate is not None and rate < 0.05):

@@ -14,10 +14,9 @@ from torch import nn
 from ppl_vae.data.batches import Batch
 from ppl_vae.diagnostics.typicality import typicality
 from ppl_vae.posterior.ais import ais, ais_sandwich
-from ppl_vae.posterior.checks import posterior_check, prior_check, replicated
+from ppl_vae.posterior.checks import posterior_check, posterior_check_at, prior_check
 from ppl_vae.posterior.draws import as_array
 from ppl_vae.posterior.gaps import gaps
-from ppl_vae.posterior.given import data_at
 from ppl_vae.posterior.guide_agreement import guide_agreement
 from ppl_vae.posterior.mutual import mutual_information
 from ppl_vae.posterior.nuts import reference_posterior
@@ -142,8 +141,7 @@ def _posterior_check(s: Subject) -> Mapping[str, Any]:
     if s.drawn is None or not s.drawn.latents:
         return {"posterior_check": posterior_check(s.program, s.batch, seed=s.seed + 40)}
     few = {n: v[:DRAWS] for n, v in s.drawn.latents.items()}
-    drawn = data_at(s.program, s.batch, few, seed=s.seed + 40).data
-    return {"posterior_check": replicated(s.program, s.batch, drawn)}
+    return {"posterior_check": posterior_check_at(s.program, s.batch, few, seed=s.seed + 40)}
 
 
 def _gaps(s: Subject) -> Mapping[str, Any]:

@@ -145,17 +145,18 @@ def agreement(
             f"reference: got draws that are all equal in {labels[unit]} of datum {datum}, expected "
             "ones that vary. Try looking at the chains."
         )
-    found = np.full((2, count), np.nan)
+    accuracy, se = np.full((2, count), np.nan)
     for n in np.flatnonzero(worth >= LEAST):
         apart = p[:: int(np.ceil(len(p) / worth[n])), n]
         test = classifier_two_sample(q[:, n], apart, seed=seed + int(n))
-        found[:, n] = test.accuracy, test.se
+        accuracy[n], se[n] = test.accuracy, test.se
     return Agreement(
         (q.mean(0) - p.mean(0)) / sd,
         q.std(0, ddof=1) / sd,
         np.array([abs(_correlation(q[:, n]) - _correlation(p[:, n])).max() for n in range(count)]),
         np.sqrt(1 / len(q) + 1 / worth),
-        *found,
+        accuracy,
+        se,
         None if khat is None else _by_datum(khat, "khat", count, np.nan),
         q,
         p,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from ppl_vae.posterior.draws import (
     prior_of_data,
 )
 from ppl_vae.posterior.faults import explained
+from ppl_vae.posterior.given import data_at
 from ppl_vae.programs.inputs import program_batch
 
 Floats = NDArray[np.float64]
@@ -27,6 +29,9 @@ Discrepancy = Callable[[Floats], Floats]
 
 COLUMNS = 20
 """Cells of data with up to this many are checked one by one."""
+
+CELLS = 2**23
+"""Of draws that are held at a time."""
 
 
 @explained
@@ -67,9 +72,12 @@ def prior_check(
         (True, True)
     """
     batch = program_batch(program, x, name="x")
-    drawn = prior_of_data(program, batch, num_draws, seed=seed).data
+    drawn = (
+        prior_of_data(program, batch, count, seed=start).data
+        for count, start in _pieces(program, batch, num_draws, seed)
+    )
     found: dict[str, NDArray[np.int64]] = {}
-    for name, one, many in _measured(program, batch, drawn, discrepancies):
+    for name, (one, many) in _measured(program, batch, drawn, discrepancies).items():
         found[name] = ranks(one[:, None], many[..., None], seed=seed + len(found))[:, 0]
     return calibration(found, num_draws=num_draws, level=level)
 
@@ -137,19 +145,34 @@ def posterior_check(
         True
     """
     batch = program_batch(program, x, name="x")
-    drawn = posterior_predictive(program, batch, num_draws, seed=seed).data
-    return replicated(program, batch, drawn, discrepancies)
+    drawn = (
+        posterior_predictive(program, batch, count, seed=start).data
+        for count, start in _pieces(program, batch, num_draws, seed)
+    )
+    return _compared(_measured(program, batch, drawn, discrepancies))
 
 
-def replicated(
-    program: nn.Module,
-    batch: Batch,
-    drawn: Mapping[str, Tensor],
-    discrepancies: Mapping[str, Discrepancy] | None = None,
+def posterior_check_at(
+    program: nn.Module, batch: Batch, latents: Mapping[str, Tensor], *, seed: int
 ) -> PosteriorCheck:
-    """Compare data with replicated data sets ``(S, N, *event)`` that are drawn already."""
+    """Check with draws of q(z|x) that are there already, ``(S, N, *event)``."""
+    left = {n: iter(v) for n, v in latents.items()}
+    pieces = _pieces(program, batch, len(next(iter(latents.values()))), seed)
+    drawn = (
+        data_at(
+            program,
+            batch,
+            {n: torch.stack([next(v) for _ in range(count)]) for n, v in left.items()},
+            seed=start,
+        ).data
+        for count, start in pieces
+    )
+    return _compared(_measured(program, batch, drawn, None))
+
+
+def _compared(measured: Mapping[str, tuple[Floats, Floats]]) -> PosteriorCheck:
     observed, means, effects, p_values = {}, {}, {}, {}
-    for name, one, many in _measured(program, batch, drawn, discrepancies):
+    for name, (one, many) in measured.items():
         observed[name], means[name] = float(one.mean()), many.mean(1)
         apart = observed[name] - float(means[name].mean())
         effects[name] = apart / max(float(one.std()), float(many.std(1).mean()), 1e-12)
@@ -158,25 +181,49 @@ def replicated(
     return PosteriorCheck(observed, means, effects, p_values)
 
 
+def _pieces(
+    program: nn.Module, batch: Batch, num_draws: int, seed: int
+) -> Iterator[tuple[int, int]]:
+    """Split the drawing of data sets: how many at a time, and from which seed."""
+    observed = observed_values(program, batch).values()
+    at_once = max(1, CELLS // max(1, sum(v.numel() for v in observed)))
+    rng = np.random.default_rng(seed)
+    for start in range(0, num_draws, at_once):
+        yield min(at_once, num_draws - start), int(rng.integers(2**31))
+
+
 def _measured(
     program: nn.Module,
     batch: Batch,
-    drawn: Mapping[str, Tensor],
+    drawn: Iterable[Mapping[str, Tensor]],
     discrepancies: Mapping[str, Discrepancy] | None,
-) -> Iterator[tuple[str, Floats, Floats]]:
-    """Give each discrepancy's name, T of the data ``(M,)`` and of draws ``(S, M)``, where known."""
-    observed = observed_values(program, batch)
-    for site, value in observed.items():
-        x_site = as_array(value)
-        made = np.where(np.isnan(x_site), np.nan, as_array(drawn[site]))
-        chosen = usual_discrepancies(x_site.shape[1:]) if discrepancies is None else discrepancies
-        for name, function in chosen.items():
-            one = _numbers(function(x_site), name, len(x_site))
-            many = np.stack([_numbers(function(draw), name, len(x_site)) for draw in made])
-            known = ~np.isnan(one)
-            if known.any():
-                label = name if len(observed) == 1 else f"{site}: {name}"
-                yield label, one[known], many[:, known]
+) -> dict[str, tuple[Floats, Floats]]:
+    """Give T of the data ``(M,)`` and of the draws ``(S, M)``, where it is known, by name."""
+    observed = {n: as_array(v) for n, v in observed_values(program, batch).items()}
+    functions = {
+        (site, name): function
+        for site, x in observed.items()
+        for name, function in (
+            usual_discrepancies(x.shape[1:]) if discrepancies is None else discrepancies
+        ).items()
+    }
+    one = {key: _numbers(f(observed[key[0]]), key[1], batch.rows) for key, f in functions.items()}
+    many: dict[tuple[str, str], list[Floats]] = {key: [] for key in functions}
+    for piece in drawn:
+        for (site, name), function in functions.items():
+            gaps = np.isnan(observed[site])
+            for draw in as_array(piece[site]):
+                made = _numbers(function(np.where(gaps, np.nan, draw)), name, batch.rows)
+                many[site, name].append(made)
+    known = {key: ~np.isnan(values) for key, values in one.items()}
+    return {
+        name if len(observed) == 1 else f"{site}: {name}": (
+            one[site, name][known[site, name]],
+            np.stack(many[site, name])[:, known[site, name]],
+        )
+        for site, name in functions
+        if known[site, name].any()
+    }
 
 
 def usual_discrepancies(event: tuple[int, ...]) -> dict[str, Discrepancy]:

@@ -80,10 +80,10 @@ def information(d: Diagnosis) -> str:
     """Say what the rate is spent on."""
     if (i := d.information) is None:
         return ""
-    low, high = i.marginal_kl
+    (least, most), (low, high) = i.bracket, i.marginal_kl_bracket
     return (
-        f"Of the rate of {with_error(i.rate, i.rate_se)} nats, {value(i.lower)} to "
-        f"{value(i.upper)} are I(x; z), and {value(low)} to {value(high)} the mismatch "
+        f"Of the rate of {with_error(i.rate, i.rate_se)} nats, {value(least)} to "
+        f"{value(most)} are I(x; z), and {value(low)} to {value(high)} the mismatch "
         f"KL(q(z) ‖ p(z)), which another prior would save; {i.num_data} data bound I(x; z) from "
         f"below by {value(i.ceiling)} at most."
     )
