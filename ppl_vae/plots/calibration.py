@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from ppl_vae.diagnostics import Calibration
 from ppl_vae.plots.style import FRESH, GUIDE, figure, legend_above, plain, styled, tile
@@ -30,10 +30,20 @@ def calibration(c: Calibration) -> Figure:
         >>> len(calibration(test({"z[0]": ranks[0], "z[1]": ranks[1]}, num_draws=100)).axes)
         2
     """
+    fig = figure(6.8, calibration_height(c))
+    draw_calibration(fig, c)
+    return fig
+
+
+def calibration_height(c: Calibration) -> float:
+    """Give the inches that its panels want."""
+    return 1.75 * -(-min(len(c.tests), PANELS) // 3) + 0.4
+
+
+def draw_calibration(fig: FigureBase, c: Calibration) -> None:
+    """Draw the panels into a figure or part of one."""
     names = sorted(c.tests, key=lambda n: c.tests[n].p_value)[:PANELS]
     names = [n for n in c.tests if n in names]  # in the order in which they were given
-    rows = -(-len(names) // 3)
-    fig = figure(6.8, 1.75 * rows + 0.4)
     axes = tile(fig, len(names), across=min(3, len(names)))
     reach = max(
         float(abs(line - t.points).max())
@@ -59,4 +69,3 @@ def calibration(c: Calibration) -> Figure:
         if k + 3 >= len(names):
             ax.set_xlabel("rank / draws")
     legend_above(fig, axes[0])
-    return fig

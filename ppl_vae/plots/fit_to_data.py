@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from ppl_vae.diagnostics import Typicality
 from ppl_vae.plots.style import DATA, FRESH, GUIDE, bins, figure, legend_above, plain, styled
@@ -26,6 +26,12 @@ def typicality(t: Typicality) -> Figure:
         1
     """
     fig = figure(6.8, 2.2)
+    draw_typicality(fig, t)
+    return fig
+
+
+def draw_typicality(fig: FigureBase, t: Typicality) -> None:
+    """Draw both histograms into a figure or part of one."""
     ax = fig.add_subplot()
     edges = bins(t.log_evidence, t.simulated)
     for values, colour, label in (
@@ -38,7 +44,6 @@ def typicality(t: Typicality) -> Figure:
     ax.set_ylabel("density")
     ax.set_yticks([])
     legend_above(fig, ax)
-    return fig
 
 
 @styled

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator
 
+from ppl_vae.diagnose.numbers import value
 from ppl_vae.plots.style import DATA, FRESH, GOOD, GUIDE, figure, legend_above, styled
 from ppl_vae.posterior import AIS, Gaps
 
@@ -27,6 +28,12 @@ def gaps(g: Gaps) -> Figure:
         1
     """
     fig = figure(6.8, 2.5)
+    draw_gaps(fig, g)
+    return fig
+
+
+def draw_gaps(fig: FigureBase, g: Gaps) -> None:
+    """Draw the parts into a figure or part of one."""
     ax = fig.add_subplot()
     order = np.argsort(-(g.amortisation + g.correlation + g.remainder), kind="stable")
     places, base = np.arange(len(order)), np.zeros(len(order))
@@ -36,7 +43,7 @@ def gaps(g: Gaps) -> Figure:
         ("amortisation", g.amortisation, GUIDE),
     ):
         height = np.maximum(part[order], 0)  # below 0 by chance alone
-        label = f"{name} {part.mean():.2f}".replace("-", "−")
+        label = f"{name} {value(float(part.mean()))}"
         ax.bar(places, height, bottom=base, width=1.0, color=colour, label=label)
         base += height
     ax.set_xlim(-0.5, len(order) - 0.5)
@@ -44,7 +51,6 @@ def gaps(g: Gaps) -> Figure:
     ax.set_ylabel("nats")
     ax.grid(visible=False, axis="x")
     legend_above(fig, ax)
-    return fig
 
 
 @styled

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from matplotlib.figure import Figure, FigureBase
 
 from ppl_vae.diagnose import Diagnosis
+from ppl_vae.plots.calibration import calibration_height, draw_calibration
 from ppl_vae.plots.cells import draw_reconstructions, draw_samples, is_image
+from ppl_vae.plots.fit_to_data import draw_typicality
+from ppl_vae.plots.gaps import draw_gaps
 from ppl_vae.plots.latent import draw_latent_space, draw_match
 from ppl_vae.plots.style import figure, plain, styled
 from ppl_vae.plots.training import draw_history
@@ -49,6 +52,13 @@ def diagnosis(d: Diagnosis) -> Figure:
         panels.append(("q(z) against p(z)", draw_match, 3.8))
     if d.evidence is not None or d.fresh_evidence is not None:
         panels.append(("k-hat", draw_khat, 3.0))
+    if (ranked := d.calibration) is not None:
+        height = calibration_height(ranked)
+        panels.append(("Calibration", lambda fig, _: draw_calibration(fig, ranked), height))
+    if (lost := d.gaps) is not None:
+        panels.append(("Gaps", lambda fig, _: draw_gaps(fig, lost), 2.6))
+    if (density := d.typicality) is not None:
+        panels.append(("Typicality", lambda fig, _: draw_typicality(fig, density), 2.6))
     rows = [panels[k : k + 2] for k in range(0, len(panels), 2)]
     heights = [max(height for _, _, height in row) + 0.3 for row in rows]
     fig = figure(12.0, sum(heights) + 0.5)

@@ -8,6 +8,7 @@ from ppl_vae.diagnose import Diagnosis
 from ppl_vae.diagnose.numbers import count, error, percent, value, with_error
 from ppl_vae.diagnostics import Evidence, mean_evidence
 
+WORST = 5  # data that are named
 FAR = 1.0  # nats: a difference in log p̂ of one datum that is worth a word
 
 
@@ -111,6 +112,13 @@ def khat(d: Diagnosis) -> str:
         share = percent(float(np.mean(found.quantified)))
         said.append(
             f"{share} of the data are at or below {found.limit:.2g} under the {name} guide{more}."
+        )
+    if d.evidence is not None and d.evidence.high.any():
+        worst = np.argsort(-np.nan_to_num(d.evidence.khat, nan=-np.inf))[:WORST]
+        worst = worst[d.evidence.high[worst]]
+        named = ", ".join(f"{k} ({value(float(d.evidence.khat[k]))})" for k in worst)
+        said.append(
+            f"Highest under the own guide: {'datum' if len(worst) == 1 else 'data'} {named}."
         )
     said.append("k-hat is no test: it is blind to a mode that the guide never visits.")
     return " ".join(said)
