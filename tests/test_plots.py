@@ -121,7 +121,8 @@ def test_latent_spaces_of_any_size_and_labels(
     rng = np.random.default_rng(0)
     fields = ("codes", "code_means", "prior_codes")
     codes = {f: rng.standard_normal((ROWS, latents)) for f in fields}
-    d = dataclasses.replace(one, **codes, labels=labels)
+    units = tuple(f"_${k}" for k in range(latents))
+    d = dataclasses.replace(one, **codes, units=units, labels=labels)
     assert len(as_svg(plots.latent_space(d))) > 5000
     if labels is None:
         assert len(as_svg(plots.match(d))) > 5000

@@ -20,6 +20,7 @@ def typicality(t: Typicality) -> Figure:
         t: What `ppl_vae.typicality` found.
 
     Example:
+        >>> import numpy as np
         >>> from ppl_vae.diagnostics import typicality as compared
         >>> rng = np.random.default_rng(0)
         >>> len(typicality(compared(rng.normal(size=50), rng.normal(size=50))).axes)

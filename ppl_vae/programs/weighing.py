@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.drawn_apart import Draws, one_stage
 from ppl_vae.programs.enumerated import summed_out
-from ppl_vae.programs.runs import Site, rows_first, run, run_guide
+from ppl_vae.programs.runs import Site, rows_first, run, run_guide, run_model
 from ppl_vae.programs.traces import (
     NoDensityError,
     Structure,
@@ -95,10 +94,18 @@ class Weighing:
 
     def _drawn_apart(self, part: Batch, repeated: Batch, count: int) -> WeightedDraws:
         (name,), found = self.found.latents, self.found
-        guide = prune_subsample_sites(run_guide(self.program, part))
-        draws = Draws(guide.nodes[name], found.dim, count)
-        conditioned = poutine.condition(self.program.model, data={name: draws.for_rows()})
-        model = poutine.trace(conditioned).get_trace(*repeated.args, **repeated.kwargs)
+        guide = run_guide(self.program, part)
+        site = guide.nodes[name]
+        draws = Draws(site, found.dim, count)
+        # As a guide would leave it that ran on all rows: a plate takes its rows from there, too.
+        values = {name: draws.for_rows()}
+        for frame in (f for f in site["cond_indep_stack"] if f.dim == found.dim):
+            values[frame.name] = torch.arange(repeated.rows, device=repeated.device)
+        repeats = Trace()
+        for key, node in guide.nodes.items():
+            if node["type"] == "sample":
+                repeats.add_node(key, **{**node, "value": values.get(key, node["value"])})
+        model = run_model(self.program, repeated, latents=repeats)
         log_q = draws.log_prob.flatten()
         return _weights(model, log_q, {name: draws.value.flatten(0, 1)}, found, repeated.rows)
 
