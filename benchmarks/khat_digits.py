@@ -60,9 +60,9 @@ SEED, HELD_OUT, CHOSEN, LATENT, DRAWS = 0, 500, 50, 8, 1000
 RESULT = Path(__file__).parent / "results" / "khat_digits.json"
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "khat_digits.svg"
 MEASURES = {
-    "rms_mean_error": "error of the mean (sd)",
+    "rms_mean_error": "error of means (sd)",
     "rms_log_sd_ratio": "|log ratio of sds|",
-    "c2st": "told apart by a classifier",
+    "c2st": "told apart",
 }
 
 Floats = NDArray[np.float64]
@@ -96,11 +96,9 @@ def main() -> None:
     )
     seconds = round(time.perf_counter() - begun, 1)
     print(reference, f"{seconds} s", flush=True)
-    guides = {
-        "own": program,
-        "refined": refine(program, x, steps=50 if options.quick else 500, seed=SEED,
-                          progress=False),
-    }  # fmt: skip
+    steps = 50 if options.quick else 500
+    refined = refine(program, x, steps=steps, seed=SEED, progress=False)
+    guides = {"own": program, "refined": refined}
     columns = {"rhat": reference.rhat, "ess": reference.ess}
     for name, guide in guides.items():
         columns |= compared(name, guide, x, reference)
@@ -231,17 +229,18 @@ def draw(found: dict[str, Any]) -> Figure:
     columns = {c: np.array([r[c] for r in rows], dtype=np.float64) for c in rows[0]}
     noise = np.median(columns["noise"])
     floors = {"rms_mean_error": noise, "rms_log_sd_ratio": noise / 2**0.5, "c2st": 0.5}
+    limit = good_khat(found["khat_draws"])
     fig = figure(7.4, 3.1)
     axes = fig.subplots(1, 3)
     for ax, (measure, label) in zip(axes, MEASURES.items(), strict=True):
-        ax.axhline(floors[measure], color=DATA, linewidth=0.9, linestyle=":")
-        ax.axvline(good_khat(found["khat_draws"]), color=DATA, linewidth=0.9, linestyle="--")
-        said = label
+        said = f"{label}; rank correlation"
         for name, colour in (("own", GUIDE), ("refined", FRESH)):
             ax.scatter(columns[f"{name}_khat"], columns[f"{name}_{measure}"], s=16, color=colour,
                        alpha=0.7, linewidths=0, label=f"{name} guide")  # fmt: skip
-            said += f"\nrank corr., {name}: {found[f'{name}_khat_and_{measure}']}"
-        ax.set_title(said, fontsize=8.5)
+            said += f"\n{name}: {found[f'{name}_khat_and_{measure}'].replace('-', '−')}"
+        ax.axvline(limit, color=DATA, linewidth=0.9, linestyle="--", label=f"k-hat {limit:.2f}")
+        ax.axhline(floors[measure], color=DATA, linewidth=0.9, linestyle=":", label="an exact one")
+        ax.set_title(said, fontsize=8)
         ax.set_xlabel(f"k-hat of {found['khat_draws']} weights")
     legend_above(fig, axes[0])
     return fig

@@ -230,6 +230,19 @@ def test_smoothed_weights_are_arviz_s_and_stay_where_there_is_no_fit():
     assert (found.weights[:20, 4] < 1e-12).all() and np.isfinite(found.khat[4])
 
 
+def test_smoothing_halves_the_error_of_a_mean_under_a_guide_that_is_too_narrow():
+    z = 0.6 * np.random.default_rng(0).standard_normal((4000, 200, 2))
+    log_w = 0.5 * (z**2).sum(-1) * (0.6**-2 - 1)
+    found = smoothed(log_w)
+    raw = np.exp(log_w - log_w.max(0))
+    off, better = (
+        np.sqrt(np.square((w[..., None] * z).sum(0)).mean())
+        for w in (raw / raw.sum(0), found.weights)
+    )
+    # 0.14 and 0.07 sd. That of raw weights varies much: the ratio was 0.3 to 0.6 at four seeds.
+    assert 0.5 < np.median(found.khat) < 0.7 and better < 0.75 * off
+
+
 def test_what_python_decides_at_every_call_is_not_replayed():
     def plain(u):
         return (u.sin() * u).sum()

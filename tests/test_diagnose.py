@@ -40,7 +40,8 @@ from ppl_vae.data import LinearGaussian
 from ppl_vae.diagnose import stages
 from ppl_vae.diagnose.finding import Finding
 from ppl_vae.diagnose.findings import findings
-from ppl_vae.diagnostics import calibration
+from ppl_vae.diagnostics import calibration, typicality
+from ppl_vae.posterior import PosteriorCheck
 
 PARTS = (
     "calibration", "typicality", "prior_check", "posterior_check", "information", "gaps", "ais",
@@ -184,7 +185,7 @@ def test_every_part_runs_on_every_program(name: str) -> None:
     if name == "two Pyro functions":
         assert found.units == ("level", "rate") and "level" in found.calibration.tests
     if name == "missing cells":
-        assert found.prior_check.tests["x[1]"].num_data == 30
+        assert found.prior_check.tests["y"].num_data == 30
 
 
 def exact(rows: int = 200) -> tuple[Program, torch.Tensor]:
@@ -344,7 +345,15 @@ def test_words_follow_the_numbers() -> None:
         found = ranked(**{"z[0]": ranks})
         assert found.grade == "bad" and verdict in found.verdict and "refine" in found.advice
     found = ranked(**{"log p(x|z)": 50 + even // 2})
-    assert "explain x worse" in found.verdict and "MultivariateNormal" in found.advice
+    assert "explain x worse" in found.verdict and "MultivariateNormal" not in found.advice
+    lines = d.lines  # whose guide has correlations already; of one that has none:
+    d = dataclasses.replace(d, lines=(*lines[:-1], lines[-1]._replace(family="Normal((2,))")))
+    found = ranked(**{"log p(x|z)": 50 + even // 2})
+    assert "MultivariateNormal" in found.advice
+    # What is named is what was rejected, not what few data let stray.
+    stray = calibration({"z[0]": [10, 20, 30, 55, 60], "z[1]": even - even // 12}, num_draws=100)
+    found = words(dataclasses.replace(d, calibration=stray), "calibration")
+    assert stray.p_values["z[0]"] > 0.05 >= stray.p_values["z[1]"] and "z[1]" in found.verdict
     assert "explain x better" in ranked(**{"log p(x|z)": even // 2}).verdict
     assert "too narrow" in ranked(**{"log q(z|x)": even // 2}).verdict
     assert "too wide" in ranked(**{"log q(z|x)": 50 + even // 2}).verdict
@@ -376,3 +385,123 @@ def test_words_follow_the_numbers() -> None:
         split = d.gaps._replace(elbo=elbo)
         found = words(dataclasses.replace(d, gaps=split), f"gap: {name}")
         assert found.grade == "bad" and cure in found.advice
+
+    third = d.gaps._replace(elbo=np.stack([top - 0.09 * (3 - k) for k in range(3)]))
+    assert words(dataclasses.replace(d, gaps=third), "gap").grade == "look"  # 0.27 in all
+    nothing = d.gaps._replace(elbo=np.stack([top] * 3), ceiling=top + 5)
+    assert words(dataclasses.replace(d, gaps=nothing), "gap").grade == "unknown"
+
+    def told(c2st: list[float], rhat: float = 1.0, divergences: int = 0) -> Finding:
+        of = dict.fromkeys(("mean_error", "sd_ratio"), np.ones((len(c2st), 2)))
+        near = dataclasses.replace(d.agreement, c2st=np.array(c2st), **of)
+        reference = dataclasses.replace(
+            d.reference, rhat=np.full(len(c2st), rhat), divergences=divergences
+        )
+        return words(dataclasses.replace(d, agreement=near, reference=reference), "NUTS")
+
+    assert told([0.5, 0.55]).grade == "good" and told([0.5, 0.7]).grade == "look"
+    assert told([0.5, 0.5, 0.99]).grade == "bad"  # the worst, not the median
+    assert told([0.5, np.nan]).grade == "good" and "1 without" in told([0.5, np.nan]).verdict
+    assert told([np.nan]).grade == "unknown" and told([0.5], rhat=1.5).grade == "unknown"
+    assert "divergences" in told([0.5], divergences=2).verdict
+
+    own = np.linspace(-3, 3, 500)
+    for data, said, grade in (
+        (own, "is like", "good"), (own - 2, "less density", "bad"), (own + 2, "more", "bad"),
+        (3 * own, "varies more", "bad"), (own / 3, "varies less", "bad"),
+        (own[::20], "few", "unknown"),
+    ):  # fmt: skip
+        found = words(dataclasses.replace(d, typicality=typicality(data, own)), "typicality")
+        assert said in found.verdict and found.grade == grade
+
+    def checked(effect: float, ratio: float) -> Finding:
+        c = PosteriorCheck({"T": 1.0}, {"T": np.zeros(9)}, {"T": effect}, {"T": 0.5}, {"T": ratio})
+        return words(dataclasses.replace(d, posterior_check=c), "posterior predictive")
+
+    assert checked(0.1, 1.1).grade == "good" and checked(0.3, 1.0).grade == "look"
+    assert checked(0.9, 1.0).grade == "bad" and "too low" in checked(0.9, 1.0).verdict
+    assert "too high" in checked(-0.9, 1.0).verdict and "too little" in checked(0, 3.0).verdict
+    assert "too much" in checked(0, 0.3).verdict and checked(0, 0.3).grade == "bad"
+
+    for ranks, said in (
+        (even // 2, "lower"), (50 + even // 2, "higher"), (ends, "more"), (25 + even // 2, "less"),
+    ):  # fmt: skip
+        tests = calibration({"x[0]": even, "x[1]": ranks}, num_draws=100)
+        found = words(dataclasses.replace(d, prior_check=tests), "prior predictive")
+        assert "x[1]" in found.verdict and said in found.verdict and found.grade == "bad"
+    tests = calibration({"x[0]": even[:20]}, num_draws=100)
+    found = words(dataclasses.replace(d, prior_check=tests), "prior predictive")
+    assert found.grade == "unknown" and "would hide" in found.verdict
+
+
+def test_counts_that_are_alike_are_data_of_their_own() -> None:
+    # Gamma-Poisson: q is exact, and x takes few values.
+    def model(x: torch.Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Gamma(2.0, 1.0))
+            pyro.sample("x", dist.Poisson(z), obs=x)
+
+    def guide(x: torch.Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Gamma(2.0 + x, torch.tensor(2.0)))
+
+    torch.manual_seed(0)
+    x = dist.Poisson(dist.Gamma(2.0, 1.0).sample((1000,))).sample()
+    found = diagnose(Program(model, guide), x, num_samples=30, budget=0, progress=False)
+    assert found.match.num_data == 1000 and found.match.p_value > 1e-3
+
+
+def test_a_sorted_covariate_is_no_misfit() -> None:
+    def model(x: torch.Tensor, exposure: torch.Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Gamma(2.0, 1.0))
+            pyro.sample("x", dist.Poisson(z * exposure), obs=x)
+
+    def guide(x: torch.Tensor, exposure: torch.Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Gamma(2.0 + x, 1.0 + exposure))
+
+    torch.manual_seed(0)
+    exposure = torch.linspace(0.1, 20, 300)
+    x = dist.Poisson(dist.Gamma(2.0, 1.0).sample((300,)) * exposure).sample()
+    # Fewer simulated than there are data: the first of a sorted table would not do.
+    found = diagnose(
+        Program(model, guide), (x, exposure), num_samples=30, budget=1e9, progress=False
+    )
+    assert found.typicality.p_value > 1e-3
+
+
+def test_small_units_have_not_collapsed() -> None:
+    def model(x: torch.Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 0.05))
+            pyro.sample("x", dist.Normal(z, 0.02), obs=x)
+
+    def guide(x: torch.Tensor) -> None:
+        precision = 1 / 0.05**2 + 1 / 0.02**2
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(x / 0.02**2 / precision, precision**-0.5))
+
+    x = 0.054 * torch.randn(200, generator=torch.Generator().manual_seed(0))
+    found = diagnose(Program(model, guide), x, num_samples=50, budget=0, progress=False)
+    assert found.active.count == 1 and words(found, "active units").grade == "good"
+
+
+def test_a_part_that_fails_is_said_and_the_rest_is_kept() -> None:
+    def model(y: torch.Tensor) -> None:
+        if bool((y < 0).any()):
+            raise RuntimeError("my check")
+        with pyro.plate("rows", len(y)):
+            u = pyro.sample("u", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(u, 1.0), obs=y)
+
+    def guide(y: torch.Tensor) -> None:
+        with pyro.plate("rows", len(y)):
+            pyro.sample("u", dist.Normal(y / 2, 0.7))
+
+    y = torch.randn(40, generator=torch.Generator().manual_seed(0)).abs()
+    program = Program(model, guide)
+    with pytest.warns(UserWarning, match="failed .RuntimeError: my check"):
+        found = diagnose(program, y, num_samples=30, budget=float("inf"), progress=False)
+    assert "my check" in found.left_out["calibration and typicality"]
+    assert found.evidence is not None and found.posterior_check is not None

@@ -101,7 +101,7 @@ def test_a_guide_is_run_once_a_datum_where_that_says_all():
     seen = []
     vae.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     weighted_draws(vae, images_, 2000, seed=0)
-    assert max(seen) == 20  # never the 4000 rows of a run
+    assert max(seen) == 32  # never the 4000 rows of a run: 16, twice, in the trial of the model
 
 
 def test_a_guide_with_noise_of_its_own_has_new_noise_for_every_draw():
@@ -475,3 +475,103 @@ def test_a_weight_that_is_no_number_is_named_by_its_row_of_all_data(monkeypatch)
     monkeypatch.setattr(weight_runs, "FREELY", 8 * 64 * 1000)  # eight data a time
     with pytest.raises(ValueError, match=r"inf at S = \d+, N = 4 .*row 16 of x is N = 0"):
         log_evidence(Program(model, guide), x, 1000, seed=0)
+
+
+def test_noise_of_the_guide_is_seen_wherever_it_acts():
+    x = torch.zeros(100, 2)
+
+    def guide(x):  # draws for the last rows alone
+        late = torch.arange(len(x)) >= 90
+        with pyro.plate("data", len(x)):
+            loc = torch.where(late[:, None], torch.randn(len(x), 2), x[:, :2])
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    assert not stage(Program(model, guide), x)
+
+
+def test_what_a_guide_leaves_for_the_model_is_of_the_models_rows():
+    class Shared:
+        h: torch.Tensor
+
+    left = Shared()
+
+    def guide(x):
+        left.h = x.mean(-1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(left.h, 1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            loc = (z + left.h)[:, None].expand(-1, 3)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    program = Program(model, guide)
+    found = weighted_draws(program, x, 50, seed=0)
+    again = weighted_at(program, x, found.latents)
+    assert torch.allclose(found.log_weights, again.log_weights, atol=1e-4)
+
+
+def test_given_latents_must_be_those_of_the_program():
+    x = X[:5]
+    drawn = weighted_draws(Program(model_of_two, of_two), x, 4, seed=0).latents
+    (a, b) = drawn
+    for wrong in ({a: drawn[a]}, {**drawn, "q": drawn[a]}, {n: v[:, :3] for n, v in drawn.items()}):
+        with pytest.raises(ValueError, match="expected each of"):
+            weighted_at(Program(model_of_two, of_two), x, wrong)
+
+
+def test_a_program_may_map_over_rows():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.vmap(lambda r: r.sum())(x), 1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z[:, None], 1.0).expand([len(x), 2]).to_event(1), obs=x)
+
+    found = log_evidence(Program(model, guide), torch.zeros(4, 2), 100, seed=0)
+    assert np.isfinite(found.log_evidence).all()
+
+
+@pytest.mark.slow
+def test_a_decision_by_the_size_of_a_result_is_not_frozen():
+    x = torch.zeros(400, 2)
+    x[243] = 6.0
+
+    def guide(x):
+        scale = 3.0 if (x > 5).nonzero().numel() else 1.0
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, scale).to_event(1))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match="the size of a result hangs on the data"):
+        log_evidence(Program(model, guide), x, 200, seed=0, compile=True)
+
+
+def test_parameters_that_are_born_in_a_run_use_up_no_noise_of_the_draws():
+    def guide(x):
+        loc = pyro.param("born", lambda: torch.randn(2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, torch.ones(2)).to_event(1).expand([len(x)]))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    x = torch.zeros(6, 2)
+    first = weighted_draws(Program(model, guide), x, 20, seed=0).latents["z"]
+    again = weighted_draws(Program(model, guide), x, 20, seed=0).latents["z"]
+    assert torch.equal(first, again)

@@ -30,11 +30,11 @@ from ppl_vae import (
     plots,
 )
 from ppl_vae.data import LinearGaussian
+from ppl_vae.diagnose.numbers import with_error
 from ppl_vae.diagnostics import classifier_two_sample, evidence, mmd_test
 from ppl_vae.plots.style import as_svg
 from ppl_vae.report import guides, match, report, words
 from ppl_vae.report.comparison import comparison, conclusion, incomparable
-from ppl_vae.diagnose.numbers import with_error
 
 ROWS = 40
 

@@ -16,7 +16,7 @@ from ppl_vae.programs.describe import Line
 from ppl_vae.training import History
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class Diagnosis:
         evidence: Evidence of each datum under the program's own guide.
         fresh_evidence: The same under a freshly fitted guide, if one was given.
         terms: The three terms of log p(x), under the program's own guide.
-        active: Active units.
+        active: Active units; variances are in units of the prior's.
         unit_kl: KL(q(z_d|x) ‖ p(z_d)) of each unit, its law taken for a Normal, ``(D,)``.
         match: q(z) against p(z).
         calibration: Of the guide, on data that the program simulated.
@@ -132,12 +132,10 @@ class Diagnosis:
         )
 
     def __str__(self) -> str:
-        said = [as_text(self.findings, self.title)]
-        said += [f"Left out: {name} ({reason})" for name, reason in self.left_out.items()]
-        return "\n".join(said)
+        return as_text(self.findings, self.title, self.left_out)
 
-    def __rich__(self) -> Table:
-        return table(self.findings, self.title)
+    def __rich__(self) -> Group:
+        return table(self.findings, self.title, self.left_out)
 
     def __repr__(self) -> str:
         parts = [f"{line.role} {line.family}" for line in self.lines]

@@ -15,11 +15,11 @@ from ppl_vae import diagnostics
 from ppl_vae.data.batches import Batch
 from ppl_vae.diagnose.diagnosis import Diagnosis
 from ppl_vae.diagnose.findings import findings
-from ppl_vae.diagnose.stages import STAGES, Subject, pace, run_stages
+from ppl_vae.diagnose.stages import DRAWS, STAGES, Subject, pace, run_stages
 from ppl_vae.diagnostics.evidence import NO_KHAT
 from ppl_vae.diagnostics.khat import MIN_DRAWS
 from ppl_vae.posterior import posterior_predictive, prior_predictive
-from ppl_vae.posterior.aggregate_match import distinct
+from ppl_vae.posterior.aggregate_match import independent
 from ppl_vae.posterior.draws import as_array, observed_values, side_by_side
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.simulated import unit_names
@@ -92,22 +92,24 @@ def diagnose(
     begun = time.perf_counter()
     if found.undefined is None:
         drawn = weighted_draws(program, batch, num_samples, seed=seed)
+        per_row = (time.perf_counter() - begun) / (num_samples * batch.rows)
         log_weights = as_array(drawn.log_weights)
         evidence = diagnostics.evidence(log_weights)
         if drawn.log_likelihood is not None:
             terms = diagnostics.three_terms(log_weights, as_array(drawn.log_likelihood))
     if drawn is not None and drawn.latents:
-        latents, count = drawn.latents, num_samples
+        latents = drawn.latents
     else:
         # At most 50, for x is drawn beside z; two tell the noise of their mean.
         count = min(max(num_samples, 2), 50)
+        begun = time.perf_counter()
         latents = posterior_predictive(program, batch, count, seed=seed).latents
-    per_row = (time.perf_counter() - begun) / (count * batch.rows)
+        per_row = (time.perf_counter() - begun) / (count * batch.rows)
     predictive = posterior_predictive(program, batch, 1, seed=seed)
     prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1)
     site = found.observed[0]
     observations = {n: as_array(v) for n, v in observed_values(program, batch).items()}
-    chosen = distinct(batch).cpu().numpy()
+    chosen = independent(program, batch).cpu().numpy()
     # An index of categories is no coordinate.
     own = [n for n in found.latents if n not in (*found.shared, *found.enumerated)]
     codes: dict[str, Any] = dict.fromkeys(CODES)
@@ -121,6 +123,7 @@ def diagnose(
     subject = Subject(
         program,
         batch,
+        found,
         drawn,
         np.random.default_rng([seed, 0xC405]).permutation(chosen),
         seed,
@@ -129,6 +132,10 @@ def diagnose(
     )
     with progress_bar(progress, len(STAGES), 0, "diagnose", transient=True) as bar:
         parts, left_out, seconds = run_stages(subject, budget, bar)
+    if own and codes["match"] is None:
+        left_out["q(z) against p(z)"] = f"fewer than {LEAST} data differ"
+    if "calibration" in parts and "typicality" not in parts:
+        left_out["typicality"] = f"it takes log weights of {DRAWS} draws or more"
     blind = evidence is not None and num_samples < MIN_DRAWS
     result = Diagnosis(
         name=name,
@@ -178,13 +185,16 @@ def _codes(
     draws, codes = side_by_side(latents, own, 2), side_by_side(one, own, 2)[0]
     prior_codes = side_by_side(prior, own, 1)
     means = draws.mean(0)
+    spread = prior_codes.std(0).clip(min=1e-12)  # the threshold is for a prior of unit scale
     units = unit_names(own, [prior[n][0].numel() for n in own])
     found = {
         "codes": codes,
         "code_means": means,
         "prior_codes": prior_codes,
         "units": tuple(units),
-        "active": diagnostics.active_units(means, noise=draws.var(0, ddof=1).mean(0) / len(draws)),
+        "active": diagnostics.active_units(
+            means / spread, noise=draws.var(0, ddof=1).mean(0) / len(draws) / spread**2
+        ),
         "unit_kl": diagnostics.unit_kl(draws, prior_codes) if len(draws) > 2 else None,
         "match": None,
     }
@@ -204,8 +214,8 @@ def _check(batch: Batch, labels: ArrayLike | None, seed: int, budget: float) -> 
             f"Got labels of shape {np.shape(labels)}; expected {(batch.rows,)}, one a row. "
             "Try the labels of these rows only, np.ravel(labels) of a single column, or None."
         )
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"Got seed={seed!r}; expected an integer. Try seed=0.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise ValueError(f"Got seed={seed!r}; expected an integer from 0 on. Try seed=0.")
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 0:
         raise ValueError(
             f"Got budget={budget!r}; expected seconds, 0 or more. Try budget=60, or float('inf')."
@@ -226,7 +236,7 @@ def _missing(observations: Mapping[str, NDArray[np.float64]]) -> list[str]:
     return [
         f"{gaps} of {x.size} cells of {site} are missing: the evidence is that of the cells seen, "
         "and all that is said takes them to be missing at random, for reasons that lie in cells "
-        "that are seen"
+        "that are seen; predictive checks and calibration, for reasons that lie in none of them"
         for site, x in observations.items()
         if (gaps := int(np.isnan(x).sum()))
     ]

@@ -21,10 +21,13 @@ from ppl_vae.posterior.guide_agreement import guide_agreement
 from ppl_vae.posterior.mutual import mutual_information
 from ppl_vae.posterior.nuts import reference_posterior
 from ppl_vae.posterior.simulated import log_mean_weight, simulate
+from ppl_vae.posterior.unconstrained import Unconstrained
 from ppl_vae.programs.log_weights import WeightedDraws
 from ppl_vae.programs.modes import drawing
 from ppl_vae.programs.runs import run
+from ppl_vae.programs.traces import NoDensityError, Structure
 from ppl_vae.training.progress import Bar
+from ppl_vae.training.warned import warn
 
 SIMULATED = 1000
 DRAWS = 100
@@ -37,9 +40,9 @@ LEAPFROG = 10
 SAMPLED = 5
 NUTS = 4  # chains
 TRANSITIONS = 1000  # of each, warm-up and draws
-PATH = 15  # gradients of a transition, about
+PATH = 6  # gradients of a transition, about; the energy is compiled
 
-BACKWARDS = 3.0  # what a run with gradients takes, in runs without
+GRADIENT, STEP = 1.5, 9.0  # a run with gradients, and a step of training, in runs without
 
 
 class Subject(NamedTuple):
@@ -48,6 +51,7 @@ class Subject(NamedTuple):
     Attributes:
         program: The program.
         batch: The data.
+        found: Its sites.
         drawn: Draws of q(z|x) with their weights, or None.
         chosen: Rows in a random order, for what is too slow for all of them.
         seed: Of all draws.
@@ -57,6 +61,7 @@ class Subject(NamedTuple):
 
     program: nn.Module
     batch: Batch
+    found: Structure
     drawn: WeightedDraws | None
     chosen: NDArray[np.int64]
     seed: int
@@ -75,11 +80,14 @@ class Stage(NamedTuple):
         name: What it is called.
         seconds: Says what it will take.
         run: Gives fields of the `Diagnosis`.
+        why_not: Says why it has no meaning for a program, however much time there is; None where it
+            may have.
     """
 
     name: str
     seconds: Callable[[Subject], float]
     run: Callable[[Subject], Mapping[str, Any]]
+    why_not: Callable[[Subject], str | None]
 
 
 def pace(program: nn.Module, batch: Batch) -> float:
@@ -105,7 +113,9 @@ def run_stages(
     for stage in STAGES:
         left = budget - (time.perf_counter() - start)
         expected = stage.seconds(subject)
-        if expected > left:
+        if (reason := stage.why_not(subject)) is not None:
+            left_out[stage.name] = reason
+        elif expected > left:
             left_out[stage.name] = f"about {expected:.0f} s, with {max(left, 0):.0f} s left"
         else:
             bar.say(f"{stage.name}, about {expected:.0f} s")
@@ -114,6 +124,10 @@ def run_stages(
                 found |= stage.run(subject)
             except ValueError as error:  # it has no meaning for this program, and says why
                 left_out[stage.name] = str(error)
+            except Exception as error:  # noqa: BLE001 what the other parts found is not lost
+                what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                left_out[stage.name] = f"it failed: {what}"
+                warn(f"diagnose: {stage.name} failed ({what}).")
             seconds[stage.name] = time.perf_counter() - begun
         bar.step()
     return found, left_out, seconds
@@ -178,29 +192,75 @@ def _reference(s: Subject) -> Mapping[str, Any]:
     }
 
 
-def _gradients(s: Subject, runs: int, rows: int) -> float:
-    """Seconds of runs with gradients on some rows."""
-    return BACKWARDS * runs * (s.per_run + rows * s.per_row)
+def _runs(s: Subject, runs: int, rows: int) -> float:
+    """Seconds of runs on some rows."""
+    return runs * (s.per_run + rows * s.per_row)
 
 
 def _annealing(s: Subject, ways: int) -> float:
     moves = ways * TEMPERATURES + TEMPERATURES // 5  # the pilot's among them
-    return _gradients(s, moves * (LEAPFROG + 1), CHAINS * ANNEALED)
+    return GRADIENT * _runs(s, moves * (LEAPFROG + 1), CHAINS * ANNEALED)
+
+
+def _own_latents(s: Subject) -> str | None:
+    shared = s.found.shared
+    return f"all data have {', '.join(shared)} in common" if shared else None
+
+
+def _density(s: Subject) -> str | None:
+    return s.found.undefined
+
+
+def _drawn(s: Subject) -> str | None:
+    if s.found.enumerated:
+        return f"{', '.join(s.found.enumerated)} is summed out"
+    return _density(s)
+
+
+def _smooth(s: Subject) -> str | None:
+    try:
+        Unconstrained(s.program, s.some(2))
+    except NoDensityError as error:
+        return str(error)
+    return None
+
+
+def _anything(s: Subject) -> str | None:
+    return None
 
 
 STAGES = (
-    Stage("calibration and typicality", lambda s: 1.2 * SIMULATED * DRAWS * s.per_row, _simulated),
-    Stage("prior predictive check", lambda s: DRAWS * s.batch.rows * s.per_row, _prior_check),
-    Stage("mutual information", lambda s: min(s.batch.rows, PAIRS) ** 2 * s.per_row, _information),
     Stage(
-        "posterior predictive check", lambda s: DRAWS * s.batch.rows * s.per_row, _posterior_check
+        "calibration and typicality",
+        lambda s: 2 * SIMULATED * DRAWS * s.per_row,
+        _simulated,
+        _own_latents,
     ),
-    Stage("gaps", lambda s: _gradients(s, 1000, REFINED), _gaps),
-    Stage("annealed importance sampling", lambda s: _annealing(s, 1), _ais),
-    Stage("AIS from both sides", lambda s: _annealing(s, 2), _sandwich),
+    Stage(
+        "prior predictive check",
+        lambda s: DRAWS * s.batch.rows * s.per_row,
+        _prior_check,
+        _own_latents,
+    ),
+    Stage(
+        "mutual information",
+        lambda s: min(s.batch.rows, PAIRS) ** 2 * s.per_row,
+        _information,
+        _drawn,
+    ),
+    Stage(
+        "posterior predictive check",
+        lambda s: DRAWS * s.batch.rows * s.per_row,
+        _posterior_check,
+        _anything,
+    ),
+    Stage("gaps", lambda s: STEP * _runs(s, 1000, REFINED), _gaps, _drawn),
+    Stage("annealed importance sampling", lambda s: _annealing(s, 1), _ais, _smooth),
+    Stage("AIS from both sides", lambda s: _annealing(s, 2), _sandwich, _smooth),
     Stage(
         "reference posterior",
-        lambda s: _gradients(s, NUTS * TRANSITIONS * PATH, SAMPLED),
+        lambda s: GRADIENT * _runs(s, NUTS * TRANSITIONS * PATH, SAMPLED),
         _reference,
+        _smooth,
     ),
 )

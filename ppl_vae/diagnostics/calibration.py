@@ -33,6 +33,13 @@ class Calibration:
     num_data: int
     ranks: Mapping[str, NDArray[np.int64]]
 
+    def __repr__(self) -> str:
+        return (
+            f"Calibration(N={self.num_data}, {len(self.tests)} tests, {self.num_draws} draws; p = "
+            f"{self.p_value:.2g}, worst {self.worst}: ECDF off by "
+            f"{self.tests[self.worst].deviation:.2f})"
+        )
+
     @property
     def p_value(self) -> float:
         """Of all tests together."""

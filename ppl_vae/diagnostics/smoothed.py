@@ -34,9 +34,9 @@ def smoothed(log_weights: ArrayLike) -> Smoothed:
     The largest weights are exchanged for the quantiles of the generalised Pareto distribution that
     `khat` fits to them, cut at the largest (*Pareto smoothed importance sampling*, Vehtari et al.,
     2024, arXiv:1507.02646; `arviz_stats`'s). That costs a little bias and saves much variance: of
-    a posterior N(0, I) in D = 2 under the guide N(0, 0.6² I), 4000 draws, k-hat 0.64 in the median
-    of 200 runs, the mean was off by 0.18 sd with raw weights and by 0.07 sd with these. Where there
-    is no fit, k-hat being infinite or not known, they stay as they are.
+    a posterior N(0, I) in D = 2 under the guide N(0, 0.6² I), 4000 draws, k-hat about 0.62, it
+    halves the error of the mean (``tests/test_agreement.py``). Where there is no fit, k-hat being
+    infinite or not known, weights stay as they are.
 
     Args:
         log_weights: log p(x, z) - log q(z|x) in nats, draws first; -inf is allowed for some.

@@ -41,6 +41,9 @@ class Uniformity(NamedTuple):
     level: float
     num_data: int
 
+    def __repr__(self) -> str:
+        return f"Uniformity(N={self.num_data}; off by {self.deviation:.2f}, p = {self.p_value:.2g})"
+
     @property
     def shape(self) -> str:
         """What the ECDF says of the values: where they crowd."""

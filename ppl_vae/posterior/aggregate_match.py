@@ -17,6 +17,7 @@ from ppl_vae.posterior.draws import (
 )
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.simulated import unit_names
+from ppl_vae.programs.describe import describe
 from ppl_vae.programs.inputs import program_batch
 
 
@@ -30,9 +31,9 @@ def aggregate_match(
 ) -> Match:
     """Test whether codes of data have the law of the prior: the same call for a VAE and an AAE.
 
-    One z ~ q(z|x) for each datum that is unlike those before it, so that the codes are independent;
-    as many z ~ p(z). See `ppl_vae.diagnostics.match` for the tests. A guide equal to the prior
-    passes: that the codes say anything is `mutual_information`'s to tell.
+    One z ~ q(z|x) for each datum, of densities for each that is unlike those before it, so that
+    the codes are independent; as many z ~ p(z). See `ppl_vae.diagnostics.match` for the tests. A
+    guide equal to the prior passes: that codes say anything is `mutual_information`'s to tell.
 
     Args:
         program: A `VAE` or `Program`, of any guide and prior.
@@ -61,7 +62,7 @@ def aggregate_match(
             f"Got the latents {list(found.latents)}; expected some that each datum has to itself. "
             "Try a program with a latent inside the data plate."
         )
-    batch = batch.take(distinct(batch))
+    batch = batch.take(independent(program, batch))
     if batch.rows < 20:
         raise ValueError(
             f"Got {batch.rows} data that differ; expected 20 or more to test q(z) against p(z). "
@@ -76,6 +77,19 @@ def aggregate_match(
         permutations=permutations,
         seed=seed,
     )
+
+
+def independent(program: nn.Module, batch: Batch) -> Tensor:
+    """Give the places of rows whose codes are independent draws of q(z).
+
+    Where x has a density, rows that are alike are one datum given twice, whose codes are those of
+    one x. Where it has a mass they are what counts and classes do, and each is kept: one of each
+    kind would not be a sample of the data.
+    """
+    lines, _ = describe(program, batch)
+    if all(w.measure == "density" for w in lines if w.role == "likelihood"):
+        return distinct(batch)
+    return torch.arange(batch.rows, device=batch.device)
 
 
 def distinct(batch: Batch) -> Tensor:

@@ -72,6 +72,12 @@ class Sandwich(NamedTuple):
     gap: float
     gap_se: float
 
+    def __repr__(self) -> str:
+        return (
+            f"Sandwich(N={len(self.lower)}; log p(x) between {self.lower.mean():.3f} and "
+            f"{self.upper.mean():.3f}, apart by {self.gap:.3f} ± {self.gap_se:.2g})"
+        )
+
 
 @explained
 def ais(

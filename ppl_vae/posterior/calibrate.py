@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ppl_vae.diagnostics.calibration import Calibration
+from ppl_vae.posterior.draws import positive
 from ppl_vae.posterior.simulated import simulate
 from ppl_vae.programs.inputs import program_batch
 
@@ -57,4 +58,5 @@ def calibrate(
         True
     """
     batch = program_batch(program, x, name="x")
+    positive(num_data=num_data, num_draws=num_draws)
     return simulate(program, batch, num_data, num_draws, seed=seed).calibration(level)

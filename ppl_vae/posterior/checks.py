@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +16,14 @@ from ppl_vae.diagnostics.ranks import ranks
 from ppl_vae.posterior.draws import (
     as_array,
     observed_values,
+    positive,
     posterior_predictive,
     prior_of_data,
+    with_plate,
 )
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.given import data_at
-from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.inputs import columns_of_training, program_batch
 
 Floats = NDArray[np.float64]
 Discrepancy = Callable[[Floats], Floats]
@@ -48,7 +50,8 @@ def prior_check(
 
     The ranks are those of the probability integral transform (PIT), at random among equal values
     (Czado et al. 2009, Predictive model assessment for count data): uniform for every T if the
-    data, of which x should have no part in training, have the law p(x). A test with an exact level;
+    data, of which x should have no part in training, have the law p(x), and cells are missing for
+    no reason that lies in x. A test with an exact level;
     what it says is of the model, and the guide has no part in it. Single cells see little of a
     noise that is small beside what z moves: see `typicality`.
 
@@ -72,6 +75,13 @@ def prior_check(
         (True, True)
     """
     batch = program_batch(program, x, name="x")
+    if shared := with_plate(program, batch).shared:
+        raise ValueError(
+            f"Got the latents {list(shared)}, which all data have in common; expected that each "
+            "datum has its own, for ranks of data that share a draw are not independent. Try "
+            "posterior_check."
+        )
+    positive(num_draws=num_draws)
     drawn = (
         prior_of_data(program, batch, count, seed=start).data
         for count, start in _pieces(program, batch, num_draws, seed)
@@ -93,12 +103,15 @@ class PosteriorCheck(NamedTuple):
         p_values: Twice the smaller share of replicated data sets on one side of the data: the
             posterior predictive p-value. It has no level: the data have drawn their own z, so that
             it is seldom small under a model that is right, and not always under one that is wrong.
+        spread_ratios: sd of T(x_i) over the data, by that over replicated data: above 1 what is
+            replicated varies too little.
     """
 
     observed: Mapping[str, float]
     replicated: Mapping[str, Floats]
     effects: Mapping[str, float]
     p_values: Mapping[str, float]
+    spread_ratios: Mapping[str, float]
 
     @property
     def worst(self) -> str:
@@ -145,6 +158,7 @@ def posterior_check(
         True
     """
     batch = program_batch(program, x, name="x")
+    positive(num_draws=num_draws)
     drawn = (
         posterior_predictive(program, batch, count, seed=start).data
         for count, start in _pieces(program, batch, num_draws, seed)
@@ -171,14 +185,15 @@ def posterior_check_at(
 
 
 def _compared(measured: Mapping[str, tuple[Floats, Floats]]) -> PosteriorCheck:
-    observed, means, effects, p_values = {}, {}, {}, {}
+    observed, means, effects, p_values, spreads = {}, {}, {}, {}, {}
     for name, (one, many) in measured.items():
         observed[name], means[name] = float(one.mean()), many.mean(1)
         apart = observed[name] - float(means[name].mean())
         effects[name] = apart / max(float(one.std()), float(many.std(1).mean()), 1e-12)
         sides = (means[name] <= observed[name]).mean(), (means[name] >= observed[name]).mean()
         p_values[name] = min(1.0, 2 * float(min(sides)))
-    return PosteriorCheck(observed, means, effects, p_values)
+        spreads[name] = max(float(one.std()), 1e-12) / max(float(many.std(1).mean()), 1e-12)
+    return PosteriorCheck(observed, means, effects, p_values, spreads)
 
 
 def _pieces(
@@ -199,12 +214,15 @@ def _measured(
     discrepancies: Mapping[str, Discrepancy] | None,
 ) -> dict[str, tuple[Floats, Floats]]:
     """Give T of the data ``(M,)`` and of the draws ``(S, M)``, where it is known, by name."""
+    if discrepancies is not None:
+        _must_be_functions(discrepancies)
     observed = {n: as_array(v) for n, v in observed_values(program, batch).items()}
+    columns = columns_of_training(program)
     functions = {
         (site, name): function
         for site, x in observed.items()
         for name, function in (
-            usual_discrepancies(x.shape[1:]) if discrepancies is None else discrepancies
+            usual_discrepancies(x.shape[1:], columns) if discrepancies is None else discrepancies
         ).items()
     }
     one = {key: _numbers(f(observed[key[0]]), key[1], batch.rows) for key, f in functions.items()}
@@ -216,6 +234,11 @@ def _measured(
                 made = _numbers(function(np.where(gaps, np.nan, draw)), name, batch.rows)
                 many[site, name].append(made)
     known = {key: ~np.isnan(values) for key, values in one.items()}
+    if not any(k.any() for k in known.values()):
+        raise ValueError(
+            f"Got NaN for every datum from {[n for _, n in functions]}; expected numbers. Try "
+            "np.nanmean in place of np.mean where cells are missing."
+        )
     return {
         name if len(observed) == 1 else f"{site}: {name}": (
             one[site, name][known[site, name]],
@@ -226,11 +249,23 @@ def _measured(
     }
 
 
-def usual_discrepancies(event: tuple[int, ...]) -> dict[str, Discrepancy]:
+def _must_be_functions(discrepancies: Any) -> None:  # noqa: ANN401
+    given = discrepancies if isinstance(discrepancies, Mapping) else {}
+    if not given or not all(callable(f) for f in given.values()):
+        raise ValueError(
+            f"Got discrepancies={discrepancies!r}; expected functions by name, of numpy arrays "
+            '(M, *event) to (M,). Try {"mean": lambda x: np.nanmean(x, axis=1)}, or None.'
+        )
+
+
+def usual_discrepancies(
+    event: tuple[int, ...], columns: Sequence[str] = ()
+) -> dict[str, Discrepancy]:
     """What is looked at where nobody says: each cell of few; of many, four numbers a datum."""
     cells = int(np.prod(event))
     if cells <= COLUMNS:
-        return {_cell(event, k): _taking(k) for k in range(cells)}
+        names = columns if len(columns) == cells else [_cell(event, k) for k in range(cells)]
+        return {name: _taking(k) for k, name in enumerate(names)}
 
     def flat(function: Callable[..., Any]) -> Discrepancy:
         return lambda x: function(x.reshape(len(x), -1), axis=1)
@@ -263,5 +298,10 @@ def _numbers(value: Any, name: str, rows: int) -> Floats:  # noqa: ANN401
         raise ValueError(
             f"Got shape {array.shape} from the discrepancy {name!r}; expected ({rows},), a number "
             "for each datum. Try axis=1, or .reshape(len(x), -1) first."
+        )
+    if np.isinf(array).any():
+        raise ValueError(
+            f"Got infinity from the discrepancy {name!r}; expected finite numbers, NaN where it is "
+            "not known. Try np.log1p in place of np.log."
         )
     return array

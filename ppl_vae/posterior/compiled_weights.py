@@ -63,7 +63,7 @@ class CompiledWeights:
         if self.taken in CHECKS or self.taken % OFTEN == 0:
             self._compare(part)
         rewind = noise_kept(part.device)
-        (found,) = self.function(*part.tensors)
+        found = self._run(part)
         if bool((found < torch.inf).all()):
             return found
         self.doubted += 1
@@ -102,9 +102,16 @@ class CompiledWeights:
         with self._undone():
             return trace(run, part.tensors)
 
+    def _run(self, part: Batch) -> Tensor:
+        try:
+            (found,) = self.function(*part.tensors)
+        except Exception as error:  # what the compiler took for constant is not
+            raise CannotCompile(reason(error)) from error
+        return found
+
     def _compare(self, part: Batch) -> None:
         with self._undone():
-            (found,) = self.function(*part.tensors)
+            found = self._run(part)
             noise = torch.get_rng_state()
         if not bool((found < torch.inf).all()):
             return

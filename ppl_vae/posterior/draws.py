@@ -70,7 +70,8 @@ def posterior_predictive(
     """
     batch = program_batch(program, x, name="x")
     found = with_plate(program, batch)
-    index = torch.arange(batch.rows).repeat(_positive(num_samples))
+    positive(num_samples=num_samples)
+    index = torch.arange(batch.rows).repeat(num_samples)
     with drawing(program, seed):
         # A run has one draw of what all its rows share: then a run is the whole batch.
         blocks = index.split(batch.rows if found.shared else ROWS)
@@ -96,7 +97,8 @@ def prior_predictive(
     """
     batch = program_batch(program, like, name="like")
     found = with_plate(program, batch)
-    index = torch.arange(_positive(num_samples)) % batch.rows
+    positive(num_samples=num_samples)
+    index = torch.arange(num_samples) % batch.rows
     # A run has one draw of what all its rows share: then a run is one row.
     blocks = index.split(1 if found.shared else ROWS)
     with drawing(program, seed):
@@ -220,12 +222,15 @@ def with_plate(program: nn.Module, batch: Batch) -> Structure:
     return found
 
 
-def _positive(num_samples: int) -> int:
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(
-            f"Got num_samples={num_samples!r}; expected a positive integer. Try num_samples=100."
-        )
-    return num_samples
+def positive(**counts: int) -> None:
+    """Refuse what is no count.
+
+    Raises:
+        ValueError: With the name of the argument.
+    """
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"Got {name}={value!r}; expected a positive integer. Try {name}=100.")
 
 
 def as_array(value: Tensor) -> NDArray[np.float64]:

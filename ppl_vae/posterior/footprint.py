@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.overrides import TorchFunctionMode
 
 
@@ -41,15 +41,14 @@ class Footprint(TorchFunctionMode):
     ) -> Any:  # noqa: ANN401
         """Call, and count what comes back."""
         given = [v for v in (*args, *(kwargs or {}).values()) if isinstance(v, Tensor)]
-        before = {v.untyped_storage().data_ptr() for v in given if v.layout is torch.strided}
+        before = {v.data_ptr() for v in map(_storage, given) if v is not None}
         found = func(*args, **(kwargs or {}))
         for value in found if isinstance(found, tuple | list) else (found,):
-            if isinstance(value, Tensor) and value.layout is torch.strided:
-                self._count(value, before)
+            if isinstance(value, Tensor) and (storage := _storage(value)) is not None:
+                self._count(storage, before)
         return found
 
-    def _count(self, tensor: Tensor, before: set[int]) -> None:
-        storage = tensor.untyped_storage()
+    def _count(self, storage: UntypedStorage, before: set[int]) -> None:
         place, size = storage.data_ptr(), storage.nbytes()
         if place in before or place in self._living:  # a view, or changed in place
             return
@@ -61,3 +60,15 @@ class Footprint(TorchFunctionMode):
     def _forget(self, place: int, size: int) -> None:
         self._living.discard(place)
         self._now -= size
+
+
+def _storage(tensor: Tensor) -> UntypedStorage | None:
+    """Give what a tensor lies in; None where it lies in no piece of memory of its own."""
+    if tensor.layout is not torch.strided:
+        return None
+    try:
+        storage = tensor.untyped_storage()
+        storage.data_ptr()
+    except (NotImplementedError, RuntimeError):  # inside torch.vmap, for one
+        return None
+    return storage

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from ppl_vae.diagnostics import Evidence, evidence, log_mean_interval
-from ppl_vae.posterior.draws import as_array
+from ppl_vae.posterior.draws import as_array, positive
 from ppl_vae.posterior.refine import Refined, refine
 from ppl_vae.programs.log_weights import log_weights
 
@@ -28,8 +28,9 @@ class Brackets(NamedTuple):
     """Lower and upper ends for the true gaps, in nats: ``(N,)`` each, or floats for a mean.
 
     Attributes:
-        amortisation: max ELBO − ELBO(q), over the guide's family.
-        approximation: log p(x) − max ELBO, over the guide's family.
+        amortisation: max ELBO − ELBO(q), over shifts and scales of q by coordinate: its family,
+            where that has a location and a scale of its own for each.
+        approximation: log p(x) − that maximum.
         correlation: What the maximum gains by a full covariance.
         remainder: log p(x) − max ELBO, over that larger family.
     """
@@ -202,6 +203,7 @@ def gaps(
         >>> bool(((low < 1) & (1 < high)).all())
         True
     """
+    positive(steps=steps, num_samples=num_samples)
     if not 0 < level < 1:
         raise ValueError(f"Got level={level!r}; expected a number between 0 and 1. Try 0.95.")
     same, full = (

@@ -105,6 +105,11 @@ def layout_of(
     first = next(iter(labels.values()))
     row = "row" if first.row in (*SAMPLED, "cell", *found.latents, *variables) else first.row
     dims = (*SAMPLED, row)
+    if clash := {plain(n) for n in found.latents} & set(dims):
+        raise ValueError(
+            f"Got the latents {sorted(clash)}; expected other names than the dims {dims}. Try "
+            "another name for the site."
+        )
     if len({*variables, *dims}) < len(variables) + len(dims):
         raise ValueError(
             f"Got the columns {variables}; expected names that differ from each other and from "

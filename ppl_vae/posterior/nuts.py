@@ -73,6 +73,9 @@ def reference_posterior(
     prior, so that modes far apart show in R-hat, which means something here, as effective sample
     sizes do: of independent draws of a guide they look perfect however bad it is.
 
+    The model runs once and its graph thereafter, compiled if the run is long and the machine can.
+    `guide_agreement` sets a guide beside the result.
+
     Args:
         program: A `VAE` or `Program`, of any guide.
         x: The data, a few tens of rows.

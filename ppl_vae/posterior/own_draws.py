@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,8 +36,8 @@ def own_draws(
 
     Args:
         program: A `VAE` or `Program`.
-        like: Data of its kind, whose covariates are used in turn, and whose cells are missing where
-            theirs are.
+        like: Data of its kind, whose covariates are used in a random order, and whose cells are
+            missing where theirs are.
         num_samples: Draws S.
         seed: Fork torch's random state and start here.
 
@@ -59,6 +60,9 @@ def own_draws(
             "the program that it was refined from."
         )
     batch = program_batch(program, like, name="like")
+    # In a random order: the first rows of a sorted table are not like the others.
+    order = np.random.default_rng([seed or 0, 0x0DE5]).permutation(batch.rows)
+    batch = batch.take(torch.as_tensor(order, device=batch.device))
     places = places_of(program, batch)
     drawn = prior_predictive(program, num_samples, like=batch, seed=seed)
     index = torch.arange(num_samples, device=batch.device) % batch.rows

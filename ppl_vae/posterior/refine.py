@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import ELBO
+from ppl_vae.posterior.draws import positive
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.modes import drawing, frozen
@@ -50,7 +51,8 @@ class Refined(Program):
             return batch
         known = self.rows
         same = known.kwargs.keys() == batch.kwargs.keys() and all(
-            torch.equal(a, b) for a, b in zip(known.tensors, batch.tensors, strict=True)
+            a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
+            for a, b in zip(known.tensors, batch.tensors, strict=True)
         )
         if not same:
             raise ValueError(
@@ -115,6 +117,7 @@ def refine(
             "Got a program whose guide is refined already; expected one as it was trained. Try "
             "refine(program.source, x, steps=...) with more steps."
         )
+    positive(steps=steps, num_particles=num_particles)
     batch = program_batch(program, x, name="x")
     found = structure(program, batch)
     model, _ = probe(program, batch)

@@ -24,6 +24,9 @@ from ppl_vae.programs.log_weights import weighted_at, weighted_draws
 
 Floats = NDArray[np.float64]
 
+DERIVED = ("log p(x|z)", "log q(z|x)", "distance")
+"""What is ranked beside the units."""
+
 
 class Simulated(NamedTuple):
     """M data of the model's own making, the z that made them, and S draws of q(z|x) for each.
@@ -81,11 +84,16 @@ def simulate(
     """
     found = with_plate(program, batch)
     names = [n for n in found.latents if n not in found.enumerated]
-    if found.shared or not names:
+    if found.shared:
         raise ValueError(
-            f"Got the latents {list(found.latents)}, of which {list(found.shared)} belong to all "
-            "data and the others are summed out; expected latents of each datum. Try a program "
-            "that has some."
+            f"Got the latents {list(found.shared)}, which all data have in common; expected that "
+            "each datum has its own, for ranks of data that share a draw are not independent. Try "
+            "a program in which they are parameters."
+        )
+    if not names:
+        raise ValueError(
+            f"Got the latents {list(found.latents)}, which are all summed out; expected some that "
+            "are drawn. Try clusters(program, x)."
         )
     own = own_draws(program, batch, num_data, seed=seed)
     scores: dict[str, tuple[Floats, Floats]] = {}
@@ -117,11 +125,12 @@ def simulate(
 
 def unit_names(sites: list[str], sizes: list[int]) -> list[str]:
     """Name the units of latents side by side: ``z[0]``, ``z[1]``; of a single number its site."""
-    return [
+    units = [
         name if size == 1 else f"{name}[{k}]"
         for name, size in zip(sites, sizes, strict=True)
         for k in range(size)
     ]
+    return [f"latent {unit}" if unit in DERIVED else unit for unit in units]
 
 
 def log_mean_weight(log_w: Floats) -> Floats:

@@ -8,7 +8,7 @@ from torch import nn
 
 from ppl_vae.diagnostics import typicality as compared
 from ppl_vae.diagnostics.typicality import Typicality
-from ppl_vae.posterior.draws import as_array
+from ppl_vae.posterior.draws import as_array, positive
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.own_draws import own_draws
 from ppl_vae.posterior.simulated import log_mean_weight
@@ -57,6 +57,7 @@ def typicality(
         True
     """
     batch = program_batch(program, x, name="x")
+    positive(num_simulated=num_simulated, num_samples=num_samples)
     own = own_draws(program, batch, num_simulated, seed=seed)
     data, simulated = (
         log_mean_weight(as_array(log_weights(program, b, num_samples, seed=seed + k)))

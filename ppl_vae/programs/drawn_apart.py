@@ -12,7 +12,7 @@ from ppl_vae.programs.modes import forked_rng, probing
 from ppl_vae.programs.runs import Site, run_guide
 from ppl_vae.programs.traces import Structure
 
-HEAD = 64  # rows that show whether a guide does the same twice
+ROWS = 4096  # of a run that shows whether a guide does the same twice
 
 
 class Draws:
@@ -48,19 +48,23 @@ def one_stage(program: nn.Module, batch: Batch, found: Structure) -> bool:
     """Whether q(z|x) of a datum is one distribution, to be drawn from as often as asked.
 
     So it is for one latent, where a second run of the guide gives the same density: neither other
-    latents nor noise of its own are in it. Guides of several stages are run again for each draw.
+    latents nor noise of its own are in it. All rows are looked at: a guide may draw for some alone
+    (those with gaps, say). Guides of several stages are run again for each draw.
     """
     if found.enumerated or len(found.latents) > 1:
         return False
-    head = batch.take(torch.arange(min(batch.rows, HEAD), device=batch.device))
     # A seed of its own: the answer decides what the seed of the draws means.
     with probing(program), forked_rng(batch.device, 0), torch.no_grad():
-        traces = [prune_subsample_sites(run_guide(program, head)) for _ in range(2)]
-        one, two = (t.nodes[found.latents[0]] for t in traces)
-        try:
-            return _same(one, two) and _takes_many(one, found.dim, head.rows)
-        except Exception:  # a distribution of the user's own may raise what it likes
-            return False
+        for index in torch.arange(batch.rows, device=batch.device).split(ROWS):
+            part = batch.take(index)
+            traces = [prune_subsample_sites(run_guide(program, part)) for _ in range(2)]
+            one, two = (t.nodes[found.latents[0]] for t in traces)
+            try:
+                if not (_same(one, two) and _takes_many(one, found.dim, part.rows)):
+                    return False
+            except Exception:  # a distribution of the user's own may raise what it likes
+                return False
+    return True
 
 
 def _same(one: Site, two: Site) -> bool:

@@ -59,6 +59,15 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
     return batch
 
 
+def columns_of_training(program: nn.Module) -> tuple[str, ...]:
+    """Give the names of the columns of x, where a family or a DataFrame has told them."""
+    family = family_of(program) if isinstance(program, VAE) else None
+    if family is not None and family.column_names:
+        return tuple(family.column_names)
+    known: dict[str, tuple[str, ...]] = program.__dict__.get(COLUMNS, {})
+    return tuple(known.get("x", ()))
+
+
 def _for_vae(program: VAE, batch: Batch, columns: dict[str, tuple[str, ...]], name: str) -> Batch:
     """Give x, the mask of what is seen of it, and the covariates."""
     program.check_parts()  # a part may have been exchanged since

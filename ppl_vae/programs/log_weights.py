@@ -85,6 +85,7 @@ def _draw(
     cut = tiles(batch.rows, num_samples, rows)
     held: WeightedDraws | None = None
     with drawing(program, seed):
+        weighing.wake(batch.take(torch.arange(min(batch.rows, 2), device=batch.device)))
         for k in range(cut.chunks):
             index, at = cut.chunk(k, batch.device)
             part = batch.take(index)
@@ -137,6 +138,14 @@ def weighted_at(
             f"There is no log q(z|x) of given latents here: {list(found.enumerated)} are summed "
             "out. Expected all latents to be drawn. Try log_weights."
         )
+    shapes = {n: tuple(v.shape[:2]) for n, v in latents.items()}
+    if set(latents) != set(found.latents) or any(
+        len(s) < 2 or s[1] != batch.rows for s in shapes.values()
+    ):
+        raise ValueError(
+            f"Got latents {shapes}; expected each of {list(found.latents)}, (S, {batch.rows}, "
+            "...). Try the latents of weighted_draws."
+        )
     model, _ = probe(program, batch)
     shape = next(iter(latents.values())).shape[:2]
     flat = {n: v.flatten(0, 1) for n, v in latents.items()}
@@ -147,11 +156,12 @@ def weighted_at(
         for part in torch.arange(len(index), device=batch.device).split(rows):
             piece = batch.take(index[part])
             values = {n: v[part].movedim(0, dims[n]) for n, v in flat.items()}
-            at_model, at_guide = (
+            # The guide first, as in a run: it may leave something for the model.
+            at_guide, at_model = (
                 poutine.trace(poutine.condition(side, data=values)).get_trace(
                     *piece.args, **piece.kwargs
                 )
-                for side in (program.model, program.guide)
+                for side in (program.guide, program.model)
             )
             pieces.append(of_traces(at_model, at_guide, found, piece.rows))
     log_w, likelihood, _, guide = zip(*pieces, strict=True)

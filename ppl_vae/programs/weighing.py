@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.drawn_apart import Draws, one_stage
 from ppl_vae.programs.enumerated import summed_out
+from ppl_vae.programs.modes import forked_rng, probing
 from ppl_vae.programs.runs import Site, rows_first, run, run_guide, run_model
 from ppl_vae.programs.traces import (
     NoDensityError,
@@ -21,6 +23,8 @@ from ppl_vae.programs.traces import (
     refuse_subsampling,
     structure,
 )
+
+FEW = 16  # rows that show whether a model takes draws that were drawn apart
 
 
 class WeightedDraws(NamedTuple):
@@ -74,7 +78,7 @@ class Weighing:
     def __init__(self, program: nn.Module, batch: Batch) -> None:
         self.program = program
         self.found = scored(program, batch)
-        self.one_stage = one_stage(program, batch, self.found)
+        self.one_stage = one_stage(program, batch, self.found) and self._apart_alike(batch)
 
     def __call__(self, part: Batch, draws: int) -> WeightedDraws:
         """Draw S times for each of n data: tensors ``(S, n, ...)``."""
@@ -92,6 +96,35 @@ class Weighing:
 
         return flat.each(fold)
 
+    def wake(self, part: Batch) -> None:
+        """Run once, so that parameters are there which a first run makes; no noise is used up."""
+        with forked_rng(part.device):
+            run(self.program, part)
+
+    def _apart_alike(self, batch: Batch) -> bool:
+        """Whether the model scores draws alike that were drawn apart, and by a guide on all rows.
+
+        It does not where the guide leaves something for it, of a row each.
+        """
+        few = batch.take(torch.arange(min(batch.rows, FEW), device=batch.device))
+        both = few.take(torch.arange(few.rows, device=few.device).repeat(2))
+        (name,) = self.found.latents
+        with probing(self.program), forked_rng(batch.device, 0), torch.no_grad():
+            try:
+                apart = self._drawn_apart(few, both, 2)
+                place = rows_place(run_guide(self.program, few).nodes[name], self.found.dim)
+                at = {name: apart.latents[name].movedim(0, place)}
+                guide = poutine.trace(poutine.condition(self.program.guide, data=at)).get_trace(
+                    *both.args, **both.kwargs
+                )
+                model = poutine.trace(poutine.condition(self.program.model, data=at)).get_trace(
+                    *both.args, **both.kwargs
+                )
+                again = of_traces(model, guide, self.found, both.rows).log_weights
+            except Exception:  # shapes that do not fit, or what a user's own code raises
+                return False
+        return torch.allclose(apart.log_weights, again, rtol=1e-4, atol=1e-3)
+
     def _drawn_apart(self, part: Batch, repeated: Batch, count: int) -> WeightedDraws:
         (name,), found = self.found.latents, self.found
         guide = run_guide(self.program, part)
@@ -108,6 +141,11 @@ class Weighing:
         model = run_model(self.program, repeated, latents=repeats)
         log_q = draws.log_prob.flatten()
         return _weights(model, log_q, {name: draws.value.flatten(0, 1)}, found, repeated.rows)
+
+
+def rows_place(site: Site, dim: int) -> int:
+    """Say where `rows_first` took the rows of a site from, in values ``(N, ...)``."""
+    return site["value"].dim() - len(site["fn"].event_shape) + dim
 
 
 def of_traces(model: Trace, guide: Trace, found: Structure, rows: int) -> WeightedDraws:

@@ -122,6 +122,7 @@ def trace(function: Callable[..., Tensors], arguments: Tensors) -> Graph:
                 held[id(value)] = value, graph.placeholder(f"held_{len(held)}")
         node.replace_all_uses_with(held[id(value)][1])
         graph.erase_node(node)
+    _refuse_sizes_of_data(graph, {node: value for value, node in held.values()})
     graph.eliminate_dead_code()
     outputs = _keep_draws(graph)
     for node in graph.nodes:
@@ -130,6 +131,34 @@ def trace(function: Callable[..., Tensors], arguments: Tensors) -> Graph:
     module.recompile()
     tensors = tuple(v for v, _ in held.values())
     return Graph(module, tensors, tuple(literals.values()), _places(tensors), outputs)
+
+
+def _refuse_sizes_of_data(graph: fx.Graph, held: dict[fx.Node, Tensor]) -> None:
+    """Refuse what has a size that hangs on the data: Python may have decided by it.
+
+    Raises:
+        NotImplementedError: If there is such an operation.
+    """
+    fixed: set[fx.Node] = set()  # numbers that are the same at every run, such as torch.arange(3)
+    for node in graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        if node.op != "call_function":
+            continue
+        inputs = node.all_input_nodes
+        if torch.Tag.nondeterministic_seeded not in tags and fixed.issuperset(inputs):
+            fixed.add(node)
+        elif torch.Tag.dynamic_output_shape in tags:
+            if node.target is torch.ops.aten.index.Tensor:  # by whole numbers it has their size
+                inputs = [i for i in inputs[1:] if i not in fixed and _is_mask(i, held)]
+            if inputs:
+                raise NotImplementedError(
+                    f"the size of a result hangs on the data ({node.target}, as in x[x > 0])"
+                )
+
+
+def _is_mask(node: fx.Node, held: dict[fx.Node, Tensor]) -> bool:
+    value = held.get(node, node.meta.get("val"))
+    return value is None or value.dtype in (torch.bool, torch.uint8)
 
 
 def compiled(graph: Graph, arguments: Tensors) -> Callable[..., Tensors]:

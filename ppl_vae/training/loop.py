@@ -73,7 +73,9 @@ class Loop:
                 self._judge(row)
                 bar.epoch(row)
                 warmup = getattr(self.objective, "warmup", 0)
-                if (said := collapse(self.history.rows, warmup)) is not None:
+                trained = not hasattr(self.state.program, "admit")  # not a guide for certain data
+                said = collapse(self.history.rows, warmup) if trained else None
+                if said is not None:
                     warn(said)
                 if after_epoch is not None:
                     after_epoch()

@@ -35,12 +35,10 @@ def unregistered(program: nn.Module, batch: Batch) -> list[str]:
     # A program within a program is frozen on purpose, its bare parameters too.
     stored = pyro.get_param_store()._params.values()
     known |= {id(p) for p in stored if not isinstance(p, nn.Parameter)}
-    known |= {
-        id(p)
-        for m in program.modules()
-        if m is not program and isinstance(m, Program | VAE)
-        for p in m.parameters()
-    }
+    inner = [m for m in program.modules() if m is not program and isinstance(m, Program | VAE)]
+    for m in inner:  # nets of two plain functions are found in these
+        nets = [net for side in (m.model, m.guide) for _, net in reachable(side)]
+        known |= {id(p) for net in (m, *nets) for p in net.parameters()}
     names = _names(program)
     missed = [t for t in leaves(roots) if id(t) not in known]
     return sorted({names.get(id(t), f"shape {tuple(t.shape)}") for t in missed})
