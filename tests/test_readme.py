@@ -130,6 +130,10 @@ def test_the_second_tutorial_quotes_what_its_script_found() -> None:
     assert [
         text for text in quoted if text not in page.replace("−", "-") and text not in page
     ] == []
+    ranks = json.loads((ROOT / "benchmarks" / "results" / "khat_digits.json").read_text("utf-8"))
+    of = ("rms_mean_error", "rms_log_sd_ratio", "c2st")
+    found = [ranks["figures"][f"own_khat_and_{name}"] for name in of]
+    assert [text for text in found if text not in page.replace("−", "-")] == []
     pictures = set(re.findall(r"images/(believe_\w+\.svg)", page))
     assert pictures == {p.name for p in (ROOT / "docs" / "images").glob("believe_*.svg")}
 
