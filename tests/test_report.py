@@ -36,7 +36,7 @@ from ppl_vae.report.comparison import conclusion
 from ppl_vae.training.progress import Bar
 
 SECTIONS = (
-    *("fitted", "training", "reconstructions", "samples", "latent-space"),
+    *("fitted", "findings", "training", "reconstructions", "samples", "latent-space"),
     *("three-terms", "evidence", "khat", "active-units", "match", "notes"),
 )
 VOID = {"meta", "img", "br", "link", "input", "hr"}

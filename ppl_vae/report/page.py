@@ -25,6 +25,7 @@ def page(diagnoses: Sequence[Diagnosis], found: Sequence[dict[str, Cell | None]]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     source = files("ppl_vae.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     several = len(diagnoses) > 1
+    shown = sections(found)
     return environment.from_string(source).render(
         diagnoses=diagnoses,
         fitted=[_fitted(d) for d in diagnoses],
@@ -32,7 +33,8 @@ def page(diagnoses: Sequence[Diagnosis], found: Sequence[dict[str, Cell | None]]
         conclusion=conclusion(diagnoses) if several else [],
         findings=any(d.findings for d in diagnoses),
         marks=MARKS,
-        sections=sections(found),
+        sections=shown,
+        keys=[s.key for s in shown],
         made=[words.how_made(d) for d in diagnoses],
         versions=", ".join(_versions()),
     )
