@@ -64,7 +64,7 @@ def demo(
     epochs: int = 100,
     refit_epochs: int = 100,
     num_samples: int = 500,
-    budget: float = 20.0,
+    budget: float = 8.0,
     progress: bool = True,
     console: Console | None = None,
 ) -> DemoResult:
