@@ -58,7 +58,11 @@ def match(d: Diagnosis) -> Iterator[Finding]:
     grade = grades.get(found, "unknown")
     low, high = d.match.mmd.interval()
     vote = d.match.classifier
-    advice = "GaussianMixture(learned=True), VampPrior or FlowPrior as the prior."
+    size = len(d.units)
+    advice = (
+        f"GaussianMixture(torch.randn(10, {size}), learned=True), VampPrior(x[:100]) or "
+        f"FlowPrior({size}) as the prior."
+    )
     if d.terms is not None and not float(d.terms.kl_posterior.mean()) < LARGE:
         advice = "The guide first, which is far from p(z|x); then another prior, such as VampPrior."
     if d.trained_by == "Adversarial":

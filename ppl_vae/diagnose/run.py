@@ -18,9 +18,10 @@ from ppl_vae.diagnose.findings import findings
 from ppl_vae.diagnose.stages import DRAWS, STAGES, Subject, pace, run_stages
 from ppl_vae.diagnostics.evidence import NO_KHAT
 from ppl_vae.diagnostics.khat import MIN_DRAWS
+from ppl_vae.diagnostics.match import LEAST
 from ppl_vae.posterior import posterior_predictive, prior_predictive
 from ppl_vae.posterior.aggregate_match import independent
-from ppl_vae.posterior.draws import as_array, observed_values, side_by_side
+from ppl_vae.posterior.draws import as_array, observed_arrays, side_by_side
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.simulated import unit_names
 from ppl_vae.programs.describe import describe
@@ -29,9 +30,6 @@ from ppl_vae.programs.log_weights import weighted_draws
 from ppl_vae.programs.program import Program
 from ppl_vae.training import History
 from ppl_vae.training.progress import progress_bar
-
-LEAST = 20
-"""Data that a two-sample test needs."""
 
 
 @explained
@@ -108,10 +106,10 @@ def diagnose(
     predictive = posterior_predictive(program, batch, 1, seed=seed)
     prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1)
     site = found.observed[0]
-    observations = {n: as_array(v) for n, v in observed_values(program, batch).items()}
-    chosen = independent(program, batch).cpu().numpy()
+    observations = observed_arrays(program, batch)
+    chosen = independent(lines, batch).cpu().numpy()
     # An index of categories is no coordinate.
-    own = [n for n in found.latents if n not in (*found.shared, *found.enumerated)]
+    own = found.coordinates
     codes: dict[str, Any] = dict.fromkeys(CODES)
     if own:
         codes = _codes(latents, predictive.latents, prior.latents, own, chosen, seed)

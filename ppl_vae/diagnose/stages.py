@@ -153,7 +153,11 @@ def _information(s: Subject) -> Mapping[str, Any]:
 
 def _posterior_check(s: Subject) -> Mapping[str, Any]:
     if s.drawn is None or not s.drawn.latents:
-        return {"posterior_check": posterior_check(s.program, s.batch, seed=s.seed + 40)}
+        return {
+            "posterior_check": posterior_check(
+                s.program, s.batch, num_draws=DRAWS, seed=s.seed + 40
+            )
+        }
     few = {n: v[:DRAWS] for n, v in s.drawn.latents.items()}
     return {"posterior_check": posterior_check_at(s.program, s.batch, few, seed=s.seed + 40)}
 
@@ -207,14 +211,10 @@ def _own_latents(s: Subject) -> str | None:
     return f"all data have {', '.join(shared)} in common" if shared else None
 
 
-def _density(s: Subject) -> str | None:
-    return s.found.undefined
-
-
 def _drawn(s: Subject) -> str | None:
     if s.found.enumerated:
         return f"{', '.join(s.found.enumerated)} is summed out"
-    return _density(s)
+    return s.found.undefined
 
 
 def _smooth(s: Subject) -> str | None:

@@ -16,6 +16,9 @@ from ppl_vae.diagnostics.two_sample import (
     mmd_test,
 )
 
+LEAST = 20
+"""Draws that each side needs."""
+
 
 @dataclass(frozen=True, eq=False)
 class Match:
@@ -81,7 +84,7 @@ def match(
     """
     from scipy.stats import ks_2samp
 
-    first, second = as_sample(codes, "codes", 20), as_sample(prior, "prior", 20)
+    first, second = (as_sample(v, name, LEAST) for name, v in (("codes", codes), ("prior", prior)))
     mmd = mmd_test(first, second, permutations=permutations, seed=seed)
     classifier = classifier_two_sample(first, second, seed=seed)
     labels = [f"z[{d}]" for d in range(first.shape[1])] if names is None else list(names)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
-from ppl_vae.diagnostics.match import Match, match
+from ppl_vae.diagnostics.match import LEAST, Match, match
 from ppl_vae.posterior.draws import (
     posterior_predictive,
     prior_predictive,
@@ -17,7 +18,7 @@ from ppl_vae.posterior.draws import (
 )
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.simulated import unit_names
-from ppl_vae.programs.describe import describe
+from ppl_vae.programs.describe import Line, describe
 from ppl_vae.programs.inputs import program_batch
 
 
@@ -56,17 +57,18 @@ def aggregate_match(
     """
     batch = program_batch(program, x, name="x")
     found = with_plate(program, batch)
-    names = [n for n in found.latents if n not in (*found.shared, *found.enumerated)]
+    names = found.coordinates
     if not names:
         raise ValueError(
             f"Got the latents {list(found.latents)}; expected some that each datum has to itself. "
             "Try a program with a latent inside the data plate."
         )
-    batch = batch.take(independent(program, batch))
-    if batch.rows < 20:
+    lines, _ = describe(program, batch)
+    batch = batch.take(independent(lines, batch))
+    if batch.rows < LEAST:
         raise ValueError(
-            f"Got {batch.rows} data that differ; expected 20 or more to test q(z) against p(z). "
-            "Try more data."
+            f"Got {batch.rows} data that differ; expected {LEAST} or more to test q(z) against "
+            "p(z). Try more data."
         )
     codes = posterior_predictive(program, batch, 1, seed=seed).latents
     prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1).latents
@@ -79,14 +81,13 @@ def aggregate_match(
     )
 
 
-def independent(program: nn.Module, batch: Batch) -> Tensor:
+def independent(lines: Sequence[Line], batch: Batch) -> Tensor:
     """Give the places of rows whose codes are independent draws of q(z).
 
     Where x has a density, rows that are alike are one datum given twice, whose codes are those of
     one x. Where it has a mass they are what counts and classes do, and each is kept: one of each
     kind would not be a sample of the data.
     """
-    lines, _ = describe(program, batch)
     if all(w.measure == "density" for w in lines if w.role == "likelihood"):
         return distinct(batch)
     return torch.arange(batch.rows, device=batch.device)

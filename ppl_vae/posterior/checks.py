@@ -15,7 +15,7 @@ from ppl_vae.diagnostics.calibration import Calibration, calibration
 from ppl_vae.diagnostics.ranks import ranks
 from ppl_vae.posterior.draws import (
     as_array,
-    observed_values,
+    observed_arrays,
     positive,
     posterior_predictive,
     prior_of_data,
@@ -82,12 +82,13 @@ def prior_check(
             "posterior_check."
         )
     positive(num_draws=num_draws)
+    observed = observed_arrays(program, batch)
     drawn = (
         prior_of_data(program, batch, count, seed=start).data
-        for count, start in _pieces(program, batch, num_draws, seed)
+        for count, start in _pieces(observed, num_draws, seed)
     )
     found: dict[str, NDArray[np.int64]] = {}
-    for name, (one, many) in _measured(program, batch, drawn, discrepancies).items():
+    for name, (one, many) in _measured(program, observed, drawn, discrepancies).items():
         found[name] = ranks(one[:, None], many[..., None], seed=seed + len(found))[:, 0]
     return calibration(found, num_draws=num_draws, level=level)
 
@@ -159,11 +160,12 @@ def posterior_check(
     """
     batch = program_batch(program, x, name="x")
     positive(num_draws=num_draws)
+    observed = observed_arrays(program, batch)
     drawn = (
         posterior_predictive(program, batch, count, seed=start).data
-        for count, start in _pieces(program, batch, num_draws, seed)
+        for count, start in _pieces(observed, num_draws, seed)
     )
-    return _compared(_measured(program, batch, drawn, discrepancies))
+    return _compared(_measured(program, observed, drawn, discrepancies))
 
 
 def posterior_check_at(
@@ -171,7 +173,8 @@ def posterior_check_at(
 ) -> PosteriorCheck:
     """Check with draws of q(z|x) that are there already, ``(S, N, *event)``."""
     left = {n: iter(v) for n, v in latents.items()}
-    pieces = _pieces(program, batch, len(next(iter(latents.values()))), seed)
+    observed = observed_arrays(program, batch)
+    pieces = _pieces(observed, len(next(iter(latents.values()))), seed)
     drawn = (
         data_at(
             program,
@@ -181,7 +184,7 @@ def posterior_check_at(
         ).data
         for count, start in pieces
     )
-    return _compared(_measured(program, batch, drawn, None))
+    return _compared(_measured(program, observed, drawn, None))
 
 
 def _compared(measured: Mapping[str, tuple[Floats, Floats]]) -> PosteriorCheck:
@@ -196,12 +199,9 @@ def _compared(measured: Mapping[str, tuple[Floats, Floats]]) -> PosteriorCheck:
     return PosteriorCheck(observed, means, effects, p_values, spreads)
 
 
-def _pieces(
-    program: nn.Module, batch: Batch, num_draws: int, seed: int
-) -> Iterator[tuple[int, int]]:
+def _pieces(observed: Mapping[str, Floats], num_draws: int, seed: int) -> Iterator[tuple[int, int]]:
     """Split the drawing of data sets: how many at a time, and from which seed."""
-    observed = observed_values(program, batch).values()
-    at_once = max(1, CELLS // max(1, sum(v.numel() for v in observed)))
+    at_once = max(1, CELLS // max(1, sum(x.size for x in observed.values())))
     rng = np.random.default_rng(seed)
     for start in range(0, num_draws, at_once):
         yield min(at_once, num_draws - start), int(rng.integers(2**31))
@@ -209,14 +209,14 @@ def _pieces(
 
 def _measured(
     program: nn.Module,
-    batch: Batch,
+    observed: Mapping[str, Floats],
     drawn: Iterable[Mapping[str, Tensor]],
     discrepancies: Mapping[str, Discrepancy] | None,
 ) -> dict[str, tuple[Floats, Floats]]:
     """Give T of the data ``(M,)`` and of the draws ``(S, M)``, where it is known, by name."""
     if discrepancies is not None:
         _must_be_functions(discrepancies)
-    observed = {n: as_array(v) for n, v in observed_values(program, batch).items()}
+    rows = len(next(iter(observed.values())))
     columns = columns_of_training(program)
     functions = {
         (site, name): function
@@ -225,13 +225,13 @@ def _measured(
             usual_discrepancies(x.shape[1:], columns) if discrepancies is None else discrepancies
         ).items()
     }
-    one = {key: _numbers(f(observed[key[0]]), key[1], batch.rows) for key, f in functions.items()}
+    one = {key: _numbers(f(observed[key[0]]), key[1], rows) for key, f in functions.items()}
     many: dict[tuple[str, str], list[Floats]] = {key: [] for key in functions}
     for piece in drawn:
         for (site, name), function in functions.items():
             gaps = np.isnan(observed[site])
             for draw in as_array(piece[site]):
-                made = _numbers(function(np.where(gaps, np.nan, draw)), name, batch.rows)
+                made = _numbers(function(np.where(gaps, np.nan, draw)), name, rows)
                 many[site, name].append(made)
     known = {key: ~np.isnan(values) for key, values in one.items()}
     if not any(k.any() for k in known.values()):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, fx
 
 from ppl_vae.data.batches import Batch
-from ppl_vae.programs.modes import buffers_kept, forked_rng, noise_kept
+from ppl_vae.programs.modes import noise_kept
 from ppl_vae.programs.weighing import Weighing
-from ppl_vae.training.compiled import OPERATIONS, TOLERANCE, CannotCompile
+from ppl_vae.training.compiled import (
+    OPERATIONS,
+    TOLERANCE,
+    CannotCompile,
+    must_repeat,
+    undone,
+)
 from ppl_vae.training.frozen import Watch
 from ppl_vae.training.inductor import Graph, compiled, reason, trace, why_not
 
@@ -81,11 +87,7 @@ class CompiledWeights:
         graph = self._trace(one)
         if (size := len(graph.module.graph.nodes)) > OPERATIONS:
             raise CannotCompile(f"it has {size} operations, over which a compiler sits for minutes")
-        if not graph.same_as(self._trace(two)):
-            raise CannotCompile(
-                "model or guide do not do the same at every run (a clock, or a decision that "
-                "Python takes on the data)"
-            )
+        must_repeat(graph, self._trace(two))
         _row_by_row(graph.module.graph)
         graph.module.recompile()
         return compiled(graph, one.tensors)
@@ -126,20 +128,8 @@ class CompiledWeights:
             )
             raise CannotCompile(f"the compiled run is not the program: {what}")
 
-    @contextmanager
-    def _undone(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            stack.enter_context(buffers_kept(self.weighing.program))
-            stack.enter_context(forked_rng(self.example.device))
-            self.watch.begin()
-            try:
-                yield
-            finally:
-                moved = self.watch.changes(generators=True)
-                if moved:
-                    self.watch.rewind()
-            if moved:
-                raise CannotCompile(f"Python state changes as it runs ({'; '.join(moved[:3])})")
+    def _undone(self) -> AbstractContextManager[None]:
+        return undone(self.watch, self.example.device, self.weighing.program)
 
 
 def _row_by_row(graph: fx.Graph) -> None:

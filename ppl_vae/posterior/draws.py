@@ -152,6 +152,11 @@ def observed_values(program: nn.Module, x: Any) -> dict[str, Tensor]:  # noqa: A
     return values
 
 
+def observed_arrays(program: nn.Module, x: Any) -> dict[str, NDArray[np.float64]]:  # noqa: ANN401
+    """Give `observed_values` as float64 arrays."""
+    return {n: as_array(v) for n, v in observed_values(program, x).items()}
+
+
 def _posterior_run(program: nn.Module, batch: Batch, found: Structure) -> Trace:
     guide = run_guide(program, batch)
     if found.enumerated:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ppl_vae.diagnostics import mean_evidence
 from ppl_vae.posterior.comparable import incomparable, kind, measured
-from ppl_vae.posterior.draws import as_array, observed_values
+from ppl_vae.posterior.draws import observed_arrays
 from ppl_vae.posterior.evidence import log_evidence
 from ppl_vae.programs.describe import describe
 from ppl_vae.programs.inputs import program_batch
@@ -69,8 +69,7 @@ def elpd(
     batch = program_batch(program, x, name="x")
     found = log_evidence(program, batch, num_samples, seed=seed)
     lines, _ = describe(program, batch)
-    observed = {n: as_array(v) for n, v in observed_values(program, batch).items()}
-    sites = measured(lines, observed)
+    sites = measured(lines, observed_arrays(program, batch))
     mean, rows = mean_evidence(found), batch.rows
     about = {"observed": sites, "mc_se": rows * mean.mc_se, "bias": rows * mean.bias}
     return ELPDData(

@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ppl_vae.diagnostics import Evidence, evidence
@@ -80,7 +79,7 @@ def log_evidence(
     cut = tiles(batch.rows, num_samples)
     weighing = Weighing(program, batch)
     with drawing(program, seed):
-        weighing.wake(batch.take(torch.arange(min(batch.rows, 2), device=batch.device)))
+        weighing.wake(batch)
         rewind = noise_kept(batch.device)
         runs = WeightRuns(weighing, batch, cut, budget=budget, compile=compile)
         try:

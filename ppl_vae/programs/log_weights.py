@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.programs.inputs import program_batch
@@ -15,7 +14,7 @@ from ppl_vae.programs.runs import probe, row_dims
 from ppl_vae.programs.tiles import ROWS as ROWS
 from ppl_vae.programs.tiles import tiles
 from ppl_vae.programs.traces import NoDensityError
-from ppl_vae.programs.weighing import Weighing, of_traces
+from ppl_vae.programs.weighing import Weighing, scored_at
 from ppl_vae.programs.weighing import WeightedDraws as WeightedDraws
 from ppl_vae.programs.weighing import per_row as per_row
 from ppl_vae.programs.weighing import scored as scored
@@ -85,7 +84,7 @@ def _draw(
     cut = tiles(batch.rows, num_samples, rows)
     held: WeightedDraws | None = None
     with drawing(program, seed):
-        weighing.wake(batch.take(torch.arange(min(batch.rows, 2), device=batch.device)))
+        weighing.wake(batch)
         for k in range(cut.chunks):
             index, at = cut.chunk(k, batch.device)
             part = batch.take(index)
@@ -156,14 +155,7 @@ def weighted_at(
         for part in torch.arange(len(index), device=batch.device).split(rows):
             piece = batch.take(index[part])
             values = {n: v[part].movedim(0, dims[n]) for n, v in flat.items()}
-            # The guide first, as in a run: it may leave something for the model.
-            at_guide, at_model = (
-                poutine.trace(poutine.condition(side, data=values)).get_trace(
-                    *piece.args, **piece.kwargs
-                )
-                for side in (program.guide, program.model)
-            )
-            pieces.append(of_traces(at_model, at_guide, found, piece.rows))
+            pieces.append(scored_at(program, piece, values, found))
     log_w, likelihood, _, guide = zip(*pieces, strict=True)
     return WeightedDraws(
         torch.cat(log_w).reshape(shape),

@@ -65,6 +65,11 @@ class Structure:
     params: dict[str, Tensor]
     undefined: str | None
 
+    @property
+    def coordinates(self) -> list[str]:
+        """The latents that each datum has to itself and that are drawn."""
+        return [n for n in self.latents if n not in (*self.shared, *self.enumerated)]
+
     def seen(self, rows: int) -> int:
         """How many of a batch's rows one run uses."""
         return rows if self.subsample_size is None else self.subsample_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.programs.drawn_apart import Draws, one_stage
 from ppl_vae.programs.enumerated import summed_out
 from ppl_vae.programs.modes import forked_rng, probing
-from ppl_vae.programs.runs import Site, rows_first, run, run_guide, run_model
+from ppl_vae.programs.runs import Site, row_dims, rows_first, run, run_guide, run_model
 from ppl_vae.programs.traces import (
     NoDensityError,
     Structure,
@@ -96,10 +96,10 @@ class Weighing:
 
         return flat.each(fold)
 
-    def wake(self, part: Batch) -> None:
+    def wake(self, batch: Batch) -> None:
         """Run once, so that parameters are there which a first run makes; no noise is used up."""
-        with forked_rng(part.device):
-            run(self.program, part)
+        with forked_rng(batch.device):
+            run(self.program, batch.take(torch.arange(min(batch.rows, 2), device=batch.device)))
 
     def _apart_alike(self, batch: Batch) -> bool:
         """Whether the model scores draws alike that were drawn apart, and by a guide on all rows.
@@ -112,15 +112,9 @@ class Weighing:
         with probing(self.program), forked_rng(batch.device, 0), torch.no_grad():
             try:
                 apart = self._drawn_apart(few, both, 2)
-                place = rows_place(run_guide(self.program, few).nodes[name], self.found.dim)
-                at = {name: apart.latents[name].movedim(0, place)}
-                guide = poutine.trace(poutine.condition(self.program.guide, data=at)).get_trace(
-                    *both.args, **both.kwargs
-                )
-                model = poutine.trace(poutine.condition(self.program.model, data=at)).get_trace(
-                    *both.args, **both.kwargs
-                )
-                again = of_traces(model, guide, self.found, both.rows).log_weights
+                dims = row_dims(apart.latents, run_guide(self.program, few), self.found.dim)
+                at = {name: apart.latents[name].movedim(0, dims[name])}
+                again = scored_at(self.program, both, at, self.found).log_weights
             except Exception:  # shapes that do not fit, or what a user's own code raises
                 return False
         return torch.allclose(apart.log_weights, again, rtol=1e-4, atol=1e-3)
@@ -143,9 +137,20 @@ class Weighing:
         return _weights(model, log_q, {name: draws.value.flatten(0, 1)}, found, repeated.rows)
 
 
-def rows_place(site: Site, dim: int) -> int:
-    """Say where `rows_first` took the rows of a site from, in values ``(N, ...)``."""
-    return site["value"].dim() - len(site["fn"].event_shape) + dim
+def scored_at(
+    program: nn.Module, rows: Batch, latents: Mapping[str, Tensor], found: Structure
+) -> WeightedDraws:
+    """Score given z, one of each row, where the program has its rows.
+
+    The guide first, as in a run: it may leave something for the model.
+    """
+    guide, model = (
+        poutine.trace(poutine.condition(side, data=dict(latents))).get_trace(
+            *rows.args, **rows.kwargs
+        )
+        for side in (program.guide, program.model)
+    )
+    return of_traces(model, guide, found, rows.rows)
 
 
 def of_traces(model: Trace, guide: Trace, found: Structure, rows: int) -> WeightedDraws:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from operator import is_
 from typing import NamedTuple, TypeVar, cast
 
@@ -32,6 +32,41 @@ OPERATIONS = 6000  # a spline flow as guide has 3300, and is slow enough to comp
 
 class CannotCompile(ValueError):
     """A program whose compiled step would not be the program."""
+
+
+@contextmanager
+def undone(watch: Watch, device: torch.device, *modules: nn.Module) -> Iterator[None]:
+    """Run a program and leave everything as found: buffers, random state, Python state.
+
+    Raises:
+        CannotCompile: If Python state changed, which a graph would not do.
+    """
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(buffers_kept(module))
+        stack.enter_context(forked_rng(device))
+        watch.begin()
+        try:
+            yield
+        finally:
+            moved = watch.changes(generators=True)
+            if moved:
+                watch.rewind()
+        if moved:
+            raise CannotCompile(f"Python state changes as it runs ({'; '.join(moved[:3])})")
+
+
+def must_repeat(graph: Graph, again: Graph) -> None:
+    """Refuse a program that is another graph on other rows.
+
+    Raises:
+        CannotCompile: If it is.
+    """
+    if not graph.same_as(again):
+        raise CannotCompile(
+            "model or guide do not do the same at every run (a clock, or a decision that "
+            "Python takes on the data)"
+        )
 
 
 class Evaluation(NamedTuple):
@@ -90,11 +125,7 @@ class CompiledLoss:
                 "of an ELBO are run one by one; ImportanceWeighted takes them side by side)"
             )
         # On other rows: so do a clock and what Python reads off the data show.
-        if not self.graph.same_as(self.trace(_resampled(self.example.tensors))):
-            raise CannotCompile(
-                "model or guide do not do the same at every run (a clock, or a decision that "
-                "Python takes on the data)"
-            )
+        must_repeat(self.graph, self.trace(_resampled(self.example.tensors)))
         self.function = compiled(self.graph, self.example.tensors)
 
     def __call__(self, batch: Batch) -> Evaluation:
@@ -135,21 +166,8 @@ class CompiledLoss:
         with self._undone():
             return trace(self._evaluate, tensors)
 
-    @contextmanager
-    def _undone(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for module in (self.program, self.state):
-                stack.enter_context(buffers_kept(module))
-            stack.enter_context(forked_rng(device_of(self.program)))
-            self.watch.begin()
-            try:
-                yield
-            finally:
-                moved = self.watch.changes(generators=True)
-                if moved:
-                    self.watch.rewind()
-            if moved:
-                raise CannotCompile(f"Python state changes as it runs ({'; '.join(moved[:3])})")
+    def _undone(self) -> AbstractContextManager[None]:
+        return undone(self.watch, device_of(self.program), self.program, self.state)
 
     def _evaluate(self, guards: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self.example.args)
