@@ -42,7 +42,18 @@ from ppl_vae.families import (
 )
 from ppl_vae.guides import ConditionalFlow, Implicit
 from ppl_vae.nets import MLP, Convolutions, Deconvolutions, Features, GatedMLP, NeuralSpline
-from ppl_vae.objectives import ELBO, Adversarial, ImportanceWeighted
+from ppl_vae.objectives import (
+    ELBO,
+    MMD,
+    RBF,
+    Adversarial,
+    Hinge,
+    ImportanceWeighted,
+    InverseMultiquadric,
+    LeastSquares,
+    NonSaturating,
+    Wasserstein,
+)
 from ppl_vae.posterior import (
     aggregate_match,
     ais,
@@ -62,6 +73,7 @@ from ppl_vae.posterior import (
     posterior_check,
     posterior_predictive,
     prior_check,
+    prior_coverage,
     prior_predictive,
     reference_posterior,
     refine,
@@ -88,6 +100,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ELBO",
     "MLP",
+    "MMD",
+    "RBF",
     "VAE",
     "Adversarial",
     "Bernoulli",
@@ -110,9 +124,12 @@ __all__ = [
     "FlowPrior",
     "GatedMLP",
     "GaussianMixture",
+    "Hinge",
     "History",
     "Implicit",
     "ImportanceWeighted",
+    "InverseMultiquadric",
+    "LeastSquares",
     "LogNormal",
     "LowRankMultivariateNormal",
     "MultivariateNormal",
@@ -120,6 +137,7 @@ __all__ = [
     "NeuralSpline",
     "NoDensityError",
     "NonFiniteError",
+    "NonSaturating",
     "Normal",
     "Ordinal",
     "PerFeature",
@@ -134,6 +152,7 @@ __all__ = [
     "StudentTPrior",
     "UniformBox",
     "VampPrior",
+    "Wasserstein",
     "ZeroInflatedNegativeBinomial",
     "aggregate_match",
     "ais",
@@ -156,6 +175,7 @@ __all__ = [
     "posterior_check",
     "posterior_predictive",
     "prior_check",
+    "prior_coverage",
     "prior_predictive",
     "propose_columns",
     "reference_posterior",

@@ -68,18 +68,18 @@ def test_each_phase_moves_its_own_side_only(critic):
         train_step(train, Batch((x,), {}))
 
     for _ in range(2):  # the second step has moments behind it
-        sides = copies(vae), copies(state.critic)
+        sides = copies(vae), copies(state.critics[0].net)
         step(generator)
-        assert not changed(sides[1], state.critic)
+        assert not changed(sides[1], state.critics[0].net)
         moved = changed(sides[0], vae)
         assert {k for k in sides[0] if not k.startswith("prior")} == moved
-        sides = copies(vae), copies(state.critic)
+        sides = copies(vae), copies(state.critics[0].net)
         step(discriminator)
         assert not changed(sides[0], vae)
-        assert changed(sides[1], state.critic) == set(sides[1]) - {
+        assert changed(sides[1], state.critics[0].net) == set(sides[1]) - {
             k
             for k in sides[1]
-            if k.endswith(("_u", "_v")) and k not in changed(sides[1], state.critic)
+            if k.endswith(("_u", "_v")) and k not in changed(sides[1], state.critics[0].net)
         }
 
 
@@ -90,7 +90,7 @@ def test_the_generators_loss_gives_the_critic_no_gradient():
     state = objective.init(vae, Batch((x,), {}))
     generator, discriminator = objective.phases(vae, state)
     generator.loss(state, x)[0].backward()
-    assert all(p.grad is None for p in state.critic.parameters())
+    assert all(p.grad is None for p in state.critics[0].net.parameters())
     assert all(p.grad is not None for p in vae.parameters())
     vae.zero_grad(set_to_none=True)
     discriminator.loss(state, x)[0].backward()
@@ -125,7 +125,7 @@ def real_batch(vae, seed):
     _, discriminator = objective.phases(vae, state)
     torch.manual_seed(seed)
     discriminator.loss(state, x)
-    return state.critic.batches[-2]
+    return state.critics[0].net.batches[-2]
 
 
 def test_shifting_the_prior_shifts_the_critics_real_batch():
@@ -159,7 +159,7 @@ def test_real_codes_of_two_latents_are_drawn_jointly():
     _, discriminator = objective.phases(both, state)
     with poutine.block():
         discriminator.loss(state, x)
-    real = state.critic.batches[-2]
+    real = state.critics[0].net.batches[-2]
     # z1 | z2 of the guide would centre on +50; the truth is 0 ± 3/sqrt(2000) and corr 0.9994.
     assert real.mean(0).abs().max() < 0.4
     assert np.corrcoef(real.T.numpy())[0, 1] > 0.99

@@ -3,6 +3,7 @@
 from ppl_vae.diagnostics.active_units import ActiveUnits, active_units
 from ppl_vae.diagnostics.agreement import Agreement, agreement
 from ppl_vae.diagnostics.calibration import Calibration, calibration, holm
+from ppl_vae.diagnostics.coverage import Coverage, coverage
 from ppl_vae.diagnostics.evidence import Evidence, MeanEvidence, evidence, mean_evidence
 from ppl_vae.diagnostics.imputation import imputation_error
 from ppl_vae.diagnostics.information import Information, information
@@ -28,6 +29,7 @@ __all__ = [
     "Agreement",
     "Calibration",
     "ClassifierTest",
+    "Coverage",
     "Evidence",
     "Information",
     "MMDTest",
@@ -41,6 +43,7 @@ __all__ = [
     "agreement",
     "calibration",
     "classifier_two_sample",
+    "coverage",
     "evidence",
     "good_khat",
     "holm",

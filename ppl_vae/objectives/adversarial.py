@@ -1,175 +1,263 @@
-"""The adversarial objective: a critic takes the place of the KL term."""
+"""The adversarial objective: critics take the place of the KL term."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
 import torch
-from pyro import poutine
 from pyro.poutine import Trace
+from pyro.poutine.block_messenger import BlockMessenger
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.functional import softplus
 
 from ppl_vae.conditional import NetBuilder
 from ppl_vae.data.batches import Batch
 from ppl_vae.nets import MLP
-from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
+from ppl_vae.objectives.codes import (
+    coded_structure,
+    idle_codes,
+    prior_run,
+    reach,
+    reconstruction,
+    run_coded,
+    run_codes,
+    warn_of_idle_prior,
+)
+from ppl_vae.objectives.critic_losses import CriticLoss, NonSaturating
+from ppl_vae.objectives.critics import AdversarialState, build
+from ppl_vae.objectives.phases import Optimizer, Parts, Phase, Schedule
 from ppl_vae.programs.modes import buffers_kept, probing
-from ppl_vae.programs.program import Program
+from ppl_vae.programs.program import of_functions
 from ppl_vae.programs.registration import register
-from ppl_vae.programs.runs import probe, rows_first, run, run_guide, run_model
-from ppl_vae.programs.traces import Structure, structure
-
-
-class AdversarialState(ObjectiveState):
-    """The state of an adversary: the critic lives and is checkpointed here."""
-
-    def __init__(self, found: Structure, critic: nn.Module) -> None:
-        super().__init__(found)
-        self.critic = critic
+from ppl_vae.programs.runs import run_model
 
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Minimises −E_q[log p(x|z)] + weight · E_q[−log D(z)] against a critic D.
+    """Minimises −E_q[log p(x|z)] + weight · (what critics make of z ~ q(z|x)).
 
-    The critic tells z ~ q(z) = E_x q(z|x) from z ~ p(z), which are drawn by running the model
-    itself, all latents jointly: a swapped prior swaps the critic's target. The loss is the
-    non-saturating one of Goodfellow et al. 2014 (arXiv:1406.2661, section 3), in the latent space
-    as in Makhzani et al. 2015 (arXiv:1511.05644). A generator phase moves the program (the
-    critic stays bit-equal), a critic phase moves the critic (the program stays bit-equal).
+    A critic tells z ~ q(z) = E_x q(z|x) from z ~ p(z), which are drawn by running the model itself,
+    all latents jointly: a swapped prior swaps the critic's target, and a prior that can only be
+    drawn from will do. It stands in the latent space as in Makhzani et al. 2015 (arXiv:1511.05644).
 
-    An AAE's guide is not trained towards p(z|x): do not read its own evidence, `refit_guide`
-    first. A critic at equilibrium is no evidence that q(z) = p(z): see `diagnose`. A prior's
-    parameters do not move under this objective. There is no validation score, so no early
-    stopping.
+    A step has these phases, each of which moves what it names and leaves the rest bit-equal:
+    "generator" (encoder, decoder), "critic" (the critics), `critic_steps` times, each with fresh
+    draws of the same batch; with a `generator_optimizer` the first comes in two, "reconstruction"
+    (encoder, decoder) and "generator" (encoder), as in that paper; with `learn_prior` a last one,
+    "prior" (what of the prior's parameters is its own).
+
+    An AAE's guide is not trained towards p(z|x), for its own entropy is in no term: do not read its
+    own evidence, `refit_guide` first. A critic that is at a loss is no evidence that q(z) = p(z):
+    see `aggregate_match` and `prior_coverage`. There is no validation score, so no early stopping.
+
+    A guide's OneHotCategorical is not drawn: its probabilities are the code, as in the paper's
+    section 4.
 
     Args:
-        critic: Builder ``(in_features, 1) -> nn.Module`` of a net that gives logits.
-        weight: Weight of the critic against the reconstruction, both in nats per datum.
+        critic: Builder ``(in_features, 1) -> nn.Module`` of a net that gives scores; or several by
+            the latents each is shown, ``{"y": MLP(64), "z": MLP(64)}``. Critics of single latents
+            match q(y) and q(z), not their dependence; one critic of both, or ``{"y, z": ...}``,
+            does. Without BatchNorm: batches of codes and of the prior are normalised apart, which
+            hides from it what it is to find.
+        loss: `NonSaturating`, `LeastSquares`, `Hinge` or `Wasserstein`.
+        weight: Of the critics against the reconstruction, which is in nats per datum.
+        critic_steps: Steps of the critics for each step of the encoder.
         critic_optimizer: A torch optimizer class and its arguments.
+        critic_schedule: A torch scheduler class and its arguments.
+        generator_optimizer: Of the encoder against the critics, in a phase of its own; None for one
+            phase, and one optimizer, with the reconstruction. Adam's steps have a length of their
+            own, so that the weight matters less.
+        generator_schedule: Of that optimizer.
+        instance_noise: Standard deviation of Gaussian noise that critics see added to codes and to
+            draws of the prior, in units of z (Sønderby et al. 2017, arXiv:1610.04490): where the
+            two hardly overlap, it gives a gradient.
+        noise_epochs: Epochs in which that noise falls to 0, linearly; None for noise that stays.
+        given: Names of data that critics are shown beside the codes, labels or covariates: they
+            then match q(z|c) with p(z|c), not q(z) with p(z).
+        learn_prior: Train the prior's own parameters, if it has a density, by −log p(z) at codes
+            z ~ q(z) that are held fixed. By default a prior stays as it is.
 
     Raises:
-        ValueError: If `weight` is negative, or, in `fit`, a guide's draws carry no gradient.
+        ValueError: If an argument is out of range, or, in `fit`, a guide's draws carry no gradient.
 
     Example:
         >>> Adversarial(weight=10.0).weight
         10.0
     """
 
-    critic: NetBuilder = field(default_factory=lambda: MLP(128, 128))
+    critic: NetBuilder | Mapping[str, NetBuilder] = field(default_factory=lambda: MLP(128, 128))
+    loss: CriticLoss = NonSaturating()
     weight: float = 10.0
-    critic_optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]] = field(
+    critic_steps: int = 1
+    critic_optimizer: Optimizer = field(
         default_factory=lambda: (torch.optim.Adam, {"lr": 1e-3, "betas": (0.5, 0.999)})
     )
+    critic_schedule: Schedule | None = None
+    generator_optimizer: Optimizer | None = None
+    generator_schedule: Schedule | None = None
+    instance_noise: float = 0.0
+    noise_epochs: float | None = None
+    given: tuple[str, ...] = ()
+    learn_prior: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.weight, Real) or not 0 <= self.weight < float("inf"):
+        for name, value in {"weight": self.weight, "instance_noise": self.instance_noise}.items():
+            if not isinstance(value, Real) or not 0 <= value < float("inf"):
+                raise ValueError(
+                    f"Got {name}={value!r}; expected a finite number of 0 or more. Try "
+                    f"{name}={10.0 if name == 'weight' else 0.1}."
+                )
+        if self.noise_epochs is not None and not (self.instance_noise and self.noise_epochs > 0):
             raise ValueError(
-                f"Got weight={self.weight!r}; expected a finite number of 0 or more. Try 10.0."
+                f"Got noise_epochs={self.noise_epochs!r} with instance_noise="
+                f"{self.instance_noise!r}; expected epochs above 0 in which some noise falls to 0. "
+                "Try instance_noise=0.5, noise_epochs=20."
             )
-        if isinstance(self.critic, nn.Module) or not callable(self.critic):
+        steps = self.critic_steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"Got critic_steps={steps!r}; expected a positive integer. Try 1.")
+        nets = self.critic.values() if isinstance(self.critic, Mapping) else [self.critic]
+        for net in nets:
+            if isinstance(net, nn.Module) or not callable(net):
+                raise ValueError(
+                    f"Got a {type(net).__name__} as critic; expected a builder (in_features, 1) -> "
+                    "nn.Module, so that it can be sized to the latents. Try MLP(128, 128)."
+                )
+        if isinstance(self.loss, type) or not hasattr(self.loss, "generator"):
             raise ValueError(
-                f"Got a {type(self.critic).__name__} as critic; expected a builder "
-                "(in_features, 1) -> nn.Module, so that it can be sized to the latents. "
-                "Try MLP(128, 128)."
+                f"Got loss={self.loss!r}; expected a critic's loss. Try NonSaturating(), "
+                "LeastSquares(), Hinge() or Wasserstein(): mind the brackets."
             )
-        spec = self.critic_optimizer
-        if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[0], type):
+        if isinstance(self.given, str):
             raise ValueError(
-                f"Got critic_optimizer={getattr(spec, '__name__', type(spec).__name__)}; expected "
-                "a torch optimizer class and its arguments. Try (torch.optim.Adam, {'lr': 1e-3})."
+                f"Got given={self.given!r}; expected a tuple of names. Try given=({self.given!r},)."
+            )
+        for name in ("critic_optimizer", "generator_optimizer"):
+            spec = getattr(self, name)
+            if spec is None and name == "generator_optimizer":
+                continue
+            if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[0], type):
+                shown = getattr(spec, "__name__", type(spec).__name__)
+                raise ValueError(
+                    f"Got {name}={shown}; expected a torch optimizer class and its arguments. Try "
+                    "(torch.optim.Adam, {'lr': 1e-3})."
+                )
+        if self.generator_schedule is not None and self.generator_optimizer is None:
+            raise ValueError(
+                "Got a generator_schedule without a generator_optimizer; expected both, or fit's "
+                "schedule. Try generator_optimizer=(torch.optim.Adam, {'lr': 1e-3})."
             )
 
     def init(self, program: nn.Module, batch: Batch) -> AdversarialState:
-        """Check that codes can be drawn with gradients, and build the critic."""
-        found = structure(program, batch)
-        if found.plate is None or found.shared:
+        """Check that codes can be drawn with gradients, and build the critics."""
+        found = coded_structure(program, batch)
+        own = reach(program, batch, found)
+        if self.learn_prior and not own.prior:
             raise ValueError(
-                f"Got a program without one code per datum: {found.undefined}; the critic expected "
-                "one. Try moving every latent inside the data plate."
+                "Got learn_prior=True, but no trainable parameter is the prior's own and in its "
+                "density; expected one. Try GaussianMixture(..., learned=True), or "
+                "learn_prior=False."
             )
-        if found.enumerated:
+        if not self.learn_prior:
+            warn_of_idle_prior(own, "Adversarial(learn_prior=True)")
+        with probing(program), torch.no_grad():
+            guide = run_codes(program, batch)
+        critics = build(self.critic, self.given, guide, batch, found)
+        if self.loss.penalty and any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for c in critics for m in c.modules()
+        ):
             raise ValueError(
-                f"Got sites {list(found.enumerated)} marked for enumeration; expected latents that "
-                "are drawn with a gradient. Try objective=pyro.infer.TraceEnum_ELBO()."
+                f"Got a critic with BatchNorm under {self.loss!r}; expected none: a score has no "
+                "slope at one code where it hangs on all of them. Try nn.LayerNorm."
             )
-        _, guide = probe(program, batch)
-        fixed = [n for n in found.latents if not guide.nodes[n]["fn"].has_rsample]
-        if fixed:
-            raise ValueError(
-                f"Got a guide whose draws at {fixed} carry no gradient to the encoder; expected a "
-                "reparameterised distribution. Try Normal, MultivariateNormal or Delta."
-            )
-        learnable = [n for n, p in _prior(program).named_parameters() if p.requires_grad]
-        if learnable:
-            warnings.warn(
-                f"Got a prior with trainable parameters {learnable} under Adversarial; they do not "
-                "move: the critic pulls q(z) towards p(z), never p(z) towards q(z). Try "
-                "prior.requires_grad_(False), or learn the prior first, under ELBO().",
-                stacklevel=3,
-            )
-        codes = _codes(guide, found)
-        critic = self.critic(codes.shape[-1], 1)
-        if not isinstance(critic, nn.Module):
-            raise ValueError(
-                f"Got a {type(critic).__name__} from the critic's builder; expected an nn.Module. "
-                "Try MLP(128, 128)."
-            )
-        critic = critic.to(codes)
-        with probing(critic), torch.no_grad():
-            logits = critic(codes)
-        if logits.shape != (len(codes), 1):
-            raise ValueError(
-                f"Got shape {tuple(logits.shape)} from the critic for {len(codes)} codes; expected "
-                f"{(len(codes), 1)}, a logit for each. Try a builder that uses its second argument."
-            )
-        return AdversarialState(found, critic)
+        return AdversarialState(found, critics, own)
 
     def phases(self, program: nn.Module, state: AdversarialState) -> tuple[Phase, ...]:
-        """Generator, then critic."""
-        critic = state.critic
+        """Generator, then critics; see the class."""
 
-        def generator(
+        def fooled(state: AdversarialState, batch: Batch, guide: Trace) -> tuple[Tensor, Parts]:
+            total = torch.zeros((), device=state.epoch.device)
+            parts: Parts = {}
+            for critic in state.critics:
+                z = self._noisy(critic.shown(guide, batch, state.found), state, critic.width)
+                value, gradient = critic.fooled(z, self.loss)
+                total = total + value
+                if gradient is not None:
+                    parts[f"{critic.name}_gradient"] = self.weight * gradient.norm(dim=1).sum()
+            return total, {"adversarial": total.detach(), **parts}
+
+        def both(state: AdversarialState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
+            batch = Batch(args, kwargs)
+            with _hiding(state.own.prior if self.learn_prior else ()):
+                model, guide = run_coded(program, batch)
+            log_likelihood = reconstruction(model, state.found)
+            value, parts = fooled(state, batch, guide)
+            scale = state.found.scale(batch.rows)  # of a plate that subsamples
+            parts = {"reconstruction": log_likelihood.detach() / scale, **parts}
+            return -log_likelihood + self.weight * scale * value, parts
+
+        def reconstruct(
             state: AdversarialState, *args: Tensor, **kwargs: Tensor
         ) -> tuple[Tensor, Parts]:
-            model, guide = run(program, Batch(args, kwargs))
-            model.compute_log_prob(lambda name, site: site["is_observed"])
-            log_likelihood = torch.stack(
-                [model.nodes[n]["log_prob_sum"] for n in state.found.observed]
+            batch = Batch(args, kwargs)
+            with _hiding(state.own.prior if self.learn_prior else ()):
+                log_likelihood = reconstruction(run_coded(program, batch)[0], state.found)
+            scale = state.found.scale(batch.rows)
+            return -log_likelihood, {"reconstruction": log_likelihood.detach() / scale}
+
+        def generate(
+            state: AdversarialState, *args: Tensor, **kwargs: Tensor
+        ) -> tuple[Tensor, Parts]:
+            batch = Batch(args, kwargs)
+            with buffers_kept(program, state.own.statistics), _registering(state.own.codes):
+                value, parts = fooled(state, batch, run_codes(program, batch))
+            return self.weight * state.found.scale(batch.rows) * value, parts
+
+        def judge(state: AdversarialState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
+            batch = Batch(args, kwargs)
+            fake, real = (
+                run(program, batch, state.own.statistics) for run in (idle_codes, prior_run)
+            )
+            total = torch.zeros((), device=state.epoch.device)
+            parts: Parts = {}
+            for critic in state.critics:
+                drawn, coded = (
+                    self._noisy(critic.shown(run, batch, state.found), state, critic.width)
+                    for run in (real, fake)
+                )
+                value, more = critic.lesson(drawn, coded, self.loss)
+                total, parts = total + value, {**parts, **more}
+            return total, parts
+
+        def learn(state: AdversarialState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
+            batch = Batch(args, kwargs)
+            codes = idle_codes(program, batch, state.own.statistics)
+            with buffers_kept(program, state.own.statistics), _registering(state.own.prior):
+                model = run_model(program, batch, latents=codes)
+            model.compute_log_prob(lambda name, site: name in state.found.latents)
+            log_prior = torch.stack(
+                [model.nodes[n]["log_prob_sum"] for n in state.found.latents]
             ).sum()
-            # Called with copies, the critic is out of reach of this phase, buffers included.
-            frozen: dict[str, Tensor] = {n: p.detach() for n, p in critic.named_parameters()}
-            frozen |= {n: b.clone() for n, b in critic.named_buffers()}
-            logits = functional_call(critic, frozen, (_codes(guide, state.found),))
-            fooled = softplus(-logits).sum()
-            scale = state.found.scale(len(logits))  # of a plate that subsamples
-            parts = {
-                "reconstruction": log_likelihood.detach() / scale,
-                "adversarial": fooled.detach(),
-            }
-            return -log_likelihood + self.weight * scale * fooled, parts
+            scale = state.found.scale(batch.rows)
+            return -log_prior, {"log_prior": log_prior.detach() / scale}
 
-        def discriminator(
-            state: AdversarialState, *args: Tensor, **kwargs: Tensor
-        ) -> tuple[Tensor, Parts]:
-            with torch.no_grad(), poutine.block(), buffers_kept(program):
-                fake = _codes(run_guide(program, Batch(args, kwargs)), state.found)
-                real = _codes(run_model(program, Batch(args, kwargs)), state.found)
-            on_real, on_fake = critic(real), critic(fake)
-            loss = softplus(-on_real).sum() + softplus(on_fake).sum()
-            right = ((on_real > 0).sum() + (on_fake < 0).sum()) / 2
-            return loss, {"critic_loss": loss.detach(), "critic_accuracy": right.to(loss.dtype)}
-
-        return (
-            Phase("generator", generator),
-            Phase("critic", discriminator, tuple(critic.parameters())),
+        critic = Phase(
+            "critic",
+            judge,
+            tuple(state.judges.parameters()),
+            optimizer=self.critic_optimizer,
+            schedule=self.critic_schedule,
         )
+        if self.generator_optimizer is None:
+            first: tuple[Phase, ...] = (Phase("generator", both),)
+        else:
+            spec, schedule = self.generator_optimizer, self.generator_schedule
+            alone = Phase("generator", generate, optimizer=spec, schedule=schedule)
+            first = Phase("reconstruction", reconstruct), alone
+        last = (Phase("prior", learn),) if self.learn_prior else ()
+        return (*first, *[critic] * self.critic_steps, *last)
 
     def score(self, means: dict[str, float]) -> float | None:
         """None: an adversary has no score that may be compared between epochs."""
@@ -178,29 +266,49 @@ class Adversarial:
     def __call__(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor, **kwargs: Tensor
     ) -> Tensor:
-        """Give the sum of both losses for ``pyro.infer.SVI``: one step moves both sides."""
+        """Give the sum of both losses for ``pyro.infer.SVI``: one step moves both sides.
+
+        Raises:
+            ValueError: If a phase has an optimizer, a schedule or a number of steps of its own.
+        """
+        if (
+            self.critic_steps > 1
+            or self.noise_epochs is not None
+            or self.learn_prior
+            or self.critic_schedule is not None
+            or self.generator_optimizer is not None
+        ):
+            raise ValueError(
+                f"Got {self!r} as a loss of SVI, which moves all at once by one optimizer; "
+                "expected no critic_steps, noise_epochs, learn_prior, schedule or "
+                "generator_optimizer. Try fit(program, data, objective=...)."
+            )
         states = self.__dict__.setdefault("_svi", {})
         if (model, guide) not in states:
-            owners = {
-                id(o): o
-                for f in (model, guide)
-                if isinstance(o := getattr(f, "__self__", f), nn.Module)
-            }
-            program = Program(model, guide, modules=owners.values())
-            state = self.init(program, Batch(args, kwargs))
-            states[model, guide] = program, state
+            program = of_functions(model, guide)
+            states[model, guide] = program, self.init(program, Batch(args, kwargs))
         program, state = states[model, guide]
-        register(state.critic)
-        generator, critic = self.phases(program, state)
-        return generator.loss(state, *args, **kwargs)[0] + critic.loss(state, *args, **kwargs)[0]
+        register(state.judges)
+        losses = [phase.loss(state, *args, **kwargs)[0] for phase in self.phases(program, state)]
+        return torch.stack(losses).sum()
+
+    def _noisy(self, rows: Tensor, state: AdversarialState, width: int) -> Tensor:
+        """Rows as a critic sees them: noise on the codes, none on covariates."""
+        if not self.instance_noise:
+            return rows
+        scale: Tensor | float = self.instance_noise
+        if self.noise_epochs is not None:
+            left = (1 - state.epoch / self.noise_epochs).clamp(min=0)
+            scale = (self.instance_noise * left).to(rows.dtype)
+        noise = scale * torch.randn_like(rows[:, :width])
+        return torch.cat([rows[:, :width] + noise, rows[:, width:]], dim=-1)
 
 
-def _prior(program: nn.Module) -> nn.Module:
-    prior = getattr(program, "prior", None)
-    return prior if isinstance(prior, nn.Module) else nn.Module()
+def _registering(names: Container[str]) -> BlockMessenger:
+    """Let an optimiser see the parameters of these names, and no other."""
+    return BlockMessenger(lambda m: m["type"] == "param" and m["name"] not in names)
 
 
-def _codes(trace: Trace, found: Structure) -> Tensor:
-    """All latents of a run side by side: ``(N, D)``."""
-    codes = [rows_first(trace.nodes[n], found.dim) for n in found.latents]
-    return torch.cat([z.reshape(len(z), -1) for z in codes], dim=-1)
+def _hiding(names: Container[str]) -> BlockMessenger:
+    """Keep the parameters of these names out of an optimiser's sight."""
+    return BlockMessenger(lambda m: m["type"] == "param" and m["name"] in names)

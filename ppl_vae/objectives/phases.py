@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.traces import Structure
 
 Parts = dict[str, Tensor]
 """Named parts of a loss, detached, summed over the batch (nats)."""
+
+Optimizer: TypeAlias = tuple[type[torch.optim.Optimizer], dict[str, Any]]
+"""A torch optimizer class and its arguments."""
+
+Schedule: TypeAlias = tuple[type[LRScheduler], dict[str, Any]]
+"""A torch scheduler class and its arguments; stepped once an epoch."""
 
 
 class ObjectiveState(nn.Module):
@@ -36,19 +43,23 @@ class ObjectiveState(nn.Module):
 
 @dataclass(frozen=True)
 class Phase:
-    """One update of a training step.
+    """One update of a training step. One that is given twice, under one name, is taken twice.
 
     Attributes:
         name: What it is called in logs and checkpoints.
         loss: ``loss(state, *batch) -> (loss, parts)``: the loss summed over the batch.
         leaves: The parameters that it moves; None for those the program registers in the run.
         traceable: The same loss in tensor operations alone, where `loss` runs its own backward.
+        optimizer: Its own; None for one as `fit` was given, schedule included.
+        schedule: Of its own optimizer.
     """
 
     name: str
     loss: Callable[..., tuple[Tensor, Parts]]
     leaves: Sequence[Tensor] | None = None
     traceable: Callable[..., tuple[Tensor, Parts]] | None = None
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
 
 
 class Objective(Protocol):

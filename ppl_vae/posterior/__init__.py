@@ -29,6 +29,8 @@ from ppl_vae.posterior.impute import impute as impute
 from ppl_vae.posterior.mutual import mutual_information as mutual_information
 from ppl_vae.posterior.nuts import Reference as Reference
 from ppl_vae.posterior.nuts import reference_posterior as reference_posterior
+from ppl_vae.posterior.prior_coverage import PriorCoverage as PriorCoverage
+from ppl_vae.posterior.prior_coverage import prior_coverage as prior_coverage
 from ppl_vae.posterior.refine import Refined as Refined
 from ppl_vae.posterior.refine import refine as refine
 from ppl_vae.posterior.refit import Refitted as Refitted

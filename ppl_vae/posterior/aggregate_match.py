@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.diagnostics.match import LEAST, Match, match
 from ppl_vae.posterior.draws import (
+    Draws,
     posterior_predictive,
     prior_predictive,
     side_by_side,
@@ -55,6 +58,29 @@ def aggregate_match(
         >>> aggregate_match(right, x).p_value > 0.01, aggregate_match(shifted, x).p_value < 0.02
         (True, True)
     """
+    _, names, codes, draws = codes_and_prior(program, x, seed)
+    return match(
+        codes,
+        side_by_side(draws.latents, names, 1),
+        names=unit_names(names, [draws.latents[n][0].numel() for n in names]),
+        permutations=permutations,
+        seed=seed,
+    )
+
+
+def codes_and_prior(
+    program: nn.Module,
+    x: Any,  # noqa: ANN401
+    seed: int,
+) -> tuple[Batch, list[str], NDArray[np.float64], Draws]:
+    """Draw one z ~ q(z|x) for each datum that differs, side by side, and as often from the model.
+
+    Returns:
+        The data used, the latents' names, the codes ``(N, D)`` and N draws of the model.
+
+    Raises:
+        ValueError: If too few data differ, or all data share the latents.
+    """
     batch = program_batch(program, x, name="x")
     found = with_plate(program, batch)
     names = found.coordinates
@@ -67,18 +93,12 @@ def aggregate_match(
     batch = batch.take(independent(lines, batch))
     if batch.rows < LEAST:
         raise ValueError(
-            f"Got {batch.rows} data that differ; expected {LEAST} or more to test q(z) against "
+            f"Got {batch.rows} data that differ; expected {LEAST} or more to compare q(z) with "
             "p(z). Try more data."
         )
     codes = posterior_predictive(program, batch, 1, seed=seed).latents
-    prior = prior_predictive(program, batch.rows, like=batch, seed=seed + 1).latents
-    return match(
-        side_by_side(codes, names, 2)[0],
-        side_by_side(prior, names, 1),
-        names=unit_names(names, [prior[n][0].numel() for n in names]),
-        permutations=permutations,
-        seed=seed,
-    )
+    draws = prior_predictive(program, batch.rows, like=batch, seed=seed + 1)
+    return batch, names, side_by_side(codes, names, 2)[0], draws
 
 
 def independent(lines: Sequence[Line], batch: Batch) -> Tensor:

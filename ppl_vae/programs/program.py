@@ -94,6 +94,14 @@ class Program(nn.Module):
         return picklable(self)
 
 
+def of_functions(model: Callable[..., Any], guide: Callable[..., Any]) -> Program:
+    """Make a program of what `pyro.infer.SVI` hands to a loss: functions, or methods."""
+    owners = {
+        id(o): o for f in (model, guide) if isinstance(o := getattr(f, "__self__", f), nn.Module)
+    }
+    return Program(model, guide, modules=owners.values())
+
+
 def origin(program: nn.Module) -> nn.Module:
     """Give the program that one with another guide was made of, or itself: data are as it has them.
 

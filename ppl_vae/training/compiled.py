@@ -210,7 +210,7 @@ class CompiledStep:
         self.store = dict(state.params)
         self.names = {id(p): name for name, p in state.tensors().items()}
         self.first = self._losses(state, batch)
-        for loss in self.first:
+        for loss in {id(loss): loss for loss in self.first}.values():
             _or_cannot(loss.compile)
         self.losses = {_shapes(batch): self.first}
         # What a step may change before it turns out bad: all, where one phase follows another.
@@ -218,10 +218,11 @@ class CompiledStep:
         kept = state.program.buffers() if alone else state.tensors().values()
         critics = (b for n, b in state.objective_state.named_buffers() if n != "epoch")
         self.kept = [t.detach() for t in (*kept, *critics)]
-        self.updates = [
-            _or_cannot(state.updaters[loss.phase.name].by_gradients, loss.leaves)
+        updates = {
+            loss.phase.name: _or_cannot(state.updaters[loss.phase.name].by_gradients, loss.leaves)
             for loss in self.first
-        ]
+        }
+        self.updates = [updates[phase.name] for phase in state.phases]
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         """Take a step; a bad one is undone and taken again eagerly, which says what is wrong.
@@ -323,11 +324,13 @@ class CompiledStep:
 
     def _losses(self, state: TrainState, batch: Batch) -> list[CompiledLoss]:
         def build(phase: Phase) -> CompiledLoss:
-            leaves = list(phase.leaves or state.params.values())
-            held = state.objective_state
+            present = {id(p) for p in state.params.values()}
+            moved = [p for p in state.updaters[phase.name].leaves if id(p) in present]
+            leaves, held = list(phase.leaves or moved), state.objective_state
             return CompiledLoss(state.program, phase, held, leaves, batch, self.watch)
 
-        return [_or_cannot(build, phase) for phase in state.phases]
+        built = {phase.name: _or_cannot(build, phase) for phase in state.phases}
+        return [built[phase.name] for phase in state.phases]  # one may be taken twice
 
 
 def _shapes(batch: Batch) -> tuple[object, ...]:

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from ppl_vae.data.batches import Batch, columns_of, refuse_other_columns
-from ppl_vae.objectives import ELBO, Objective, PyroELBO
-from ppl_vae.objectives.adversarial import Adversarial
+from ppl_vae.objectives import ELBO, Adversarial, Objective, PyroELBO
 from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.memory import remember, trained_anew
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng
@@ -24,6 +23,7 @@ from ppl_vae.training.floors import warn_of_data, warn_of_floor
 from ppl_vae.training.frozen import put_back
 from ppl_vae.training.guards import (
     refuse_bad_arguments,
+    refuse_optimizer,
     refuse_unfit_program,
     warn_of_columns,
 )
@@ -123,7 +123,7 @@ def fit(
     refuse_bad_arguments(batch, arguments)
     columns = columns_of(data)
     refuse_other_columns(columns, columns_of(validation), "validation")
-    main = Updater(optimizer, schedule)
+    Updater(optimizer, schedule)  # which refuses what is none
     generator = torch.Generator()
     with ExitStack() as stack:
         if seed is not None:
@@ -158,9 +158,13 @@ def fit(
                 "score, and the last state is kept. Try fewer epochs, and diagnose the result."
             )
         phases = objective.phases(program, objective_state)
-        critic = getattr(objective, "critic_optimizer", None)
+        for phase in phases:
+            refuse_optimizer(f"{phase.name}_optimizer", phase.optimizer, phase.schedule)
+        # The first phase is the program's; one that follows must not move by its momentum.
         updaters = {
-            phase.name: main if phase.leaves is None else Updater(critic or optimizer)
+            phase.name: Updater(optimizer, schedule)
+            if phase.optimizer is None
+            else Updater(phase.optimizer, phase.schedule)
             for phase in phases
         }
         state = TrainState(program, objective_state, phases, updaters, clip_norm)

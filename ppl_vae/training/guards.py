@@ -54,8 +54,7 @@ def refuse_bad_arguments(batch: Batch, arguments: dict[str, Any]) -> None:
             f"Got validation={share!r}; expected a fraction between 0 and 1, or data. "
             "Try validation=0.1."
         )
-    _refuse_optimizer("optimizer", arguments["optimizer"], arguments["schedule"])
-    _refuse_optimizer("critic_optimizer", getattr(arguments["objective"], "critic_optimizer", None))
+    refuse_optimizer("optimizer", arguments["optimizer"], arguments["schedule"])
     if arguments["patience"] is not None and arguments["validation"] is None:
         raise ValueError(
             f"Got patience={arguments['patience']} without validation; expected data to judge by. "
@@ -138,8 +137,12 @@ def warn_of_columns(found: Structure) -> None:
         )
 
 
-def _refuse_optimizer(name: str, spec: Any, schedule: Any = None) -> None:  # noqa: ANN401
-    """Build both once on a parameter of no consequence: a fault shows before training."""
+def refuse_optimizer(name: str, spec: Any, schedule: Any = None) -> None:  # noqa: ANN401
+    """Build both once on a parameter of no consequence: a fault shows before training.
+
+    Raises:
+        ValueError: If they cannot be built.
+    """
     if isinstance(spec, PyroLRScheduler):
         raise ValueError(
             f"Got the scheduler {type(spec).__name__} as {name}; expected an optimizer, for a "

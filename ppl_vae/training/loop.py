@@ -120,8 +120,7 @@ class Loop:
         rate = next(iter(self.state.updaters.values())).learning_rate
         if rate is not None:
             row["learning_rate"] = rate
-        # Phases may share an updater, which ends the epoch once.
-        for updater in {id(u): u for u in self.state.updaters.values()}.values():
+        for updater in self.state.updaters.values():
             updater.end_epoch()
         row["seconds"] = time.perf_counter() - start
         return row

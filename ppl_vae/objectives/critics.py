@@ -1,0 +1,165 @@
+"""The critics of an adversary: what they are shown, and how they fare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from pyro.poutine import Trace
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ppl_vae.conditional import NetBuilder
+from ppl_vae.data.batches import Batch
+from ppl_vae.objectives.codes import Reach, codes_of
+from ppl_vae.objectives.critic_losses import CriticLoss, gradient_penalty
+from ppl_vae.objectives.phases import ObjectiveState, Parts
+from ppl_vae.programs.modes import probing
+from ppl_vae.programs.traces import Structure
+
+FLAT = 0.01  # a slope of the critic's loss below which a score teaches it nothing
+
+
+class Critic(nn.Module):
+    """A net that gives codes of some latents a score each.
+
+    Args:
+        name: What its columns in the history begin with.
+        latents: The sites whose codes it is shown, side by side.
+        given: The data it is shown beside them, by keyword.
+        net: ``(N, D + C) -> (N, 1)``.
+        width: D, the columns that are codes.
+    """
+
+    def __init__(
+        self, name: str, latents: Sequence[str], given: Sequence[str], net: nn.Module, width: int
+    ) -> None:
+        super().__init__()
+        self.name, self.latents, self.given, self.width = name, latents, given, width
+        self.net = net
+
+    def shown(self, trace: Trace, batch: Batch, found: Structure) -> Tensor:
+        """Give the rows of a run that it judges: ``(N, D + C)``."""
+        return _rows(trace, batch, found, self.latents, self.given)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Score rows: ``(N,)``."""
+        scores: Tensor = self.net(z)
+        return scores.squeeze(-1)
+
+    def out_of_reach(self, z: Tensor) -> Tensor:
+        """Score rows with copies: neither parameters nor buffers of the net are reached."""
+        frozen: dict[str, Tensor] = {n: p.detach() for n, p in self.net.named_parameters()}
+        frozen |= {n: b.clone() for n, b in self.net.named_buffers()}
+        scores: Tensor = functional_call(self.net, frozen, (z,))
+        return scores.squeeze(-1)
+
+    def fooled(self, z: Tensor, loss: CriticLoss) -> tuple[Tensor, Tensor | None]:
+        """What the encoder pays for its codes, and the gradient it is sent: ``()``, ``(N, D)``.
+
+        The gradient is None where none is asked for.
+        """
+        if not torch.is_grad_enabled() or not z.requires_grad:
+            return loss.generator(self.out_of_reach(z)).sum(), None
+        # The critic is run back once: its gradient is reported, and goes on into the encoder.
+        held = z.detach().requires_grad_()
+        value = loss.generator(self.out_of_reach(held)).sum()
+        (gradient,) = torch.autograd.grad(value, held)
+        onward = ((z - z.detach()) * gradient).sum()
+        return value.detach() + onward, gradient[:, : self.width]
+
+    def lesson(self, real: Tensor, fake: Tensor, loss: CriticLoss) -> tuple[Tensor, Parts]:
+        """What it pays for its judgement of draws and codes, summed, and how it fares."""
+        on_real, on_fake = self(real), self(fake)
+        value = loss.critic(on_real, on_fake).sum()
+        if loss.penalty:
+            value = value + loss.penalty * gradient_penalty(self, real, fake, self.width).sum()
+        scores = [s.detach().requires_grad_() for s in (on_real, on_fake)]
+        slopes = torch.autograd.grad(loss.critic(*scores).sum(), scores)
+        flat = torch.stack([(s.abs() < FLAT).sum() for s in slopes]).sum() / 2
+        edge = loss.boundary(*scores).detach()
+        right = ((on_real > edge).sum() + (on_fake < edge).sum()) / 2
+        return value, {
+            f"{self.name}_loss": value.detach(),
+            f"{self.name}_accuracy": right.to(value.dtype),
+            f"{self.name}_saturation": flat.to(value.dtype),
+        }
+
+
+class AdversarialState(ObjectiveState):
+    """The state of an adversary: its critics live and are checkpointed here.
+
+    Attributes:
+        judges: The critics, one, or one for each group of latents.
+        own: What a run of the program reaches.
+    """
+
+    def __init__(self, found: Structure, critics: Sequence[Critic], own: Reach) -> None:
+        super().__init__(found)
+        self.judges = nn.ModuleList(critics)
+        self.own = own
+
+    @property
+    def critics(self) -> list[Critic]:
+        """The critics, in order."""
+        return [critic for critic in self.judges if isinstance(critic, Critic)]
+
+
+def build(
+    nets: NetBuilder | Mapping[str, NetBuilder],
+    given: Sequence[str],
+    trace: Trace,
+    batch: Batch,
+    found: Structure,
+) -> list[Critic]:
+    """Size critics to the codes of a run of the guide.
+
+    Raises:
+        ValueError: If a net is none, or latents and critics do not fit together.
+    """
+    groups = nets if isinstance(nets, Mapping) else {", ".join(found.latents): nets}
+    groups_of = {k: tuple(n.strip() for n in k.split(",")) for k in groups}
+    named = [n for group in groups_of.values() for n in group]
+    if set(named) != set(found.latents) or len(named) != len(set(named)):
+        each = ", ".join(f"{n!r}: MLP(128, 128)" for n in found.latents)
+        raise ValueError(
+            f"Got critics of {list(groups)} for the latents {list(found.latents)}; expected each "
+            f"latent under one critic. Try critic={{{each}}}, or one builder for all of them side "
+            "by side."
+        )
+    critics = []
+    for key, builder in groups.items():
+        latents = groups_of[key]
+        rows = _rows(trace, batch, found, latents, given).detach()
+        net = builder(rows.shape[-1], 1)
+        if not isinstance(net, nn.Module):
+            raise ValueError(
+                f"Got a {type(net).__name__} from the critic's builder; expected an nn.Module. "
+                "Try MLP(128, 128)."
+            )
+        net = net.to(rows)
+        with probing(net), torch.no_grad():
+            scores = net(rows)
+        if scores.shape != (len(rows), 1):
+            raise ValueError(
+                f"Got shape {tuple(scores.shape)} from the critic for {len(rows)} codes; expected "
+                f"{(len(rows), 1)}, a score for each. Try a builder that uses its second argument."
+            )
+        name = "critic" if len(groups) == 1 else f"critic_{'_'.join(latents)}"
+        width = codes_of(trace, found, latents).shape[-1]
+        critics.append(Critic(name, latents, given, net, width))
+    return critics
+
+
+def _rows(
+    trace: Trace, batch: Batch, found: Structure, latents: Sequence[str], given: Sequence[str]
+) -> Tensor:
+    """Codes of a run, and the covariates beside them."""
+    codes = codes_of(trace, found, latents)
+    if lacking := [n for n in given if n not in batch.kwargs]:
+        raise ValueError(
+            f"Got given={lacking}, which is not among the data by name ({list(batch.kwargs)}); "
+            f"expected a covariate of each datum. Try data={{'x': x, {lacking[0]!r}: ...}}."
+        )
+    beside = [batch.kwargs[n].reshape(len(codes), -1).to(codes) for n in given]
+    return torch.cat([codes, *beside], dim=-1)
