@@ -42,6 +42,7 @@ class Diagnosis:
         active: Active units; variances are in units of the prior's.
         unit_kl: KL(q(z_d|x) ‖ p(z_d)) of each unit, its law taken for a Normal, ``(D,)``.
         match: q(z) against p(z).
+        coverage: How much of p(z) lies among codes.
         calibration: Of the guide, on data that the program simulated.
         typicality: log p̂(x) of the data beside that of data which the program simulated.
         prior_check: Data beside those that the model makes.
@@ -84,6 +85,7 @@ class Diagnosis:
     active: diagnostics.ActiveUnits | None
     unit_kl: Floats | None
     match: diagnostics.Match | None
+    coverage: diagnostics.Coverage | None
     codes: Floats | None
     code_means: Floats | None
     prior_codes: Floats | None
@@ -118,10 +120,17 @@ class Diagnosis:
         """The objective, as far as the history shows it; None without a history."""
         if self.history is None or not len(self.history):
             return None
-        if "critic_loss" in self.history:
+        if self.history.critics("loss"):
             return "Adversarial"
+        if "mmd2" in self.history:
+            return "MMD"
         # A foreign estimator logs its loss alone; a Delta guide under ours leaves the rest.
         return "ELBO" if "reconstruction" in self.history else "another objective"
+
+    @property
+    def matched(self) -> bool:
+        """Whether training pulled q(z) to p(z), and so no q(z|x) to its p(z|x)."""
+        return self.trained_by in ("Adversarial", "MMD")
 
     @property
     def title(self) -> str:

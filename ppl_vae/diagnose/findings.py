@@ -15,6 +15,7 @@ ORDER = (
     of_guide.beside_reference,
     of_model.codes,
     of_model.match,
+    of_model.coverage,
     of_model.prior_predictive,
     of_model.typical,
     of_model.posterior_predictive,

@@ -152,8 +152,8 @@ def calibration(d: Diagnosis) -> Iterator[Finding]:
     advice = ""
     if grade in ("good", "unknown"):
         said = f"No fault found on {c.num_data} data that the model made."
-    elif d.trained_by == "Adversarial":
-        said = "As expected: an adversary's encoder is not trained towards p(z|x). "
+    elif d.matched:
+        said = "As expected: under this objective no q(z|x) is trained towards p(z|x). "
         said += _why(c, farthest)
         advice = "refit_guide(program, x) for a posterior; the model is no worse."
     else:

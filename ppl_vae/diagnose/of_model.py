@@ -67,6 +67,8 @@ def match(d: Diagnosis) -> Iterator[Finding]:
         advice = "The guide first, which is far from p(z|x); then another prior, such as VampPrior."
     if d.trained_by == "Adversarial":
         advice = "Adversarial(weight=…) with more weight, longer training, or another critic."
+    if d.trained_by == "MMD":
+        advice = "MMD(weight=…) with more weight, larger batches, or Adversarial()."
     yield Finding(
         "q(z) against p(z)",
         f"MMD² {low:.2g} to {high:.2g}",
@@ -76,6 +78,38 @@ def match(d: Diagnosis) -> Iterator[Finding]:
         "" if grade == "good" else "More data." if grade == "unknown" else advice,
         "match",
     )
+
+
+def coverage(d: Diagnosis) -> Iterator[Finding]:
+    """Say whether the prior draws from where no code is."""
+    if (c := d.coverage) is None:
+        return
+    noise = 2 * float(np.hypot(c.se, c.reference_se))
+    lost = c.reference - c.share
+    grade: Grade = "bad" if lost - noise > HOLES else "look" if lost - noise > FEW_HOLES else "good"
+    if grade == "good" and lost + noise > HOLES:
+        grade = "unknown"
+    said = {
+        "bad": "Much of p(z) lies where no datum is sent: the decoder was never trained there",
+        "look": "Some of p(z) lies where no datum is sent",
+        "good": "The prior draws from where codes are",
+        "unknown": "Too few data to say whether the prior draws from where codes are",
+    }[grade]
+    yield Finding(
+        "holes in q(z)",
+        f"{percent(1 - c.share)} of draws",
+        f"{percent(1 - c.reference)} of p(z) itself",
+        grade,
+        f"{said}.",
+        {"good": "", "unknown": "More data."}.get(
+            grade, "As for q(z) against p(z); plots.holes(diagnosis.coverage, diagnosis.samples)."
+        ),
+        "holes",
+    )
+
+
+HOLES, FEW_HOLES = 0.1, 0.02
+"""Shares of a prior's draws in holes beyond those that codes of its own law would leave."""
 
 
 def prior_predictive(d: Diagnosis) -> Iterator[Finding]:

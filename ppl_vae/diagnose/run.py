@@ -112,7 +112,8 @@ def diagnose(
     own = found.coordinates
     codes: dict[str, Any] = dict.fromkeys(CODES)
     if own:
-        codes = _codes(latents, predictive.latents, prior.latents, own, chosen, seed)
+        again = prior_predictive(program, batch.rows, like=batch, seed=seed + 3).latents
+        codes = _codes(latents, predictive.latents, prior.latents, again, own, chosen, seed)
     fresh_evidence = None
     if fresh is not None:
         draws = weighted_draws(fresh, batch, num_samples, seed=seed + 2)
@@ -168,13 +169,14 @@ def diagnose(
     return replace(result, findings=findings(result))
 
 
-CODES = ("codes", "code_means", "prior_codes", "units", "active", "unit_kl", "match")
+CODES = ("codes", "code_means", "prior_codes", "units", "active", "unit_kl", "match", "coverage")
 
 
 def _codes(
     latents: Mapping[str, Tensor],
     one: Mapping[str, Tensor],
     prior: Mapping[str, Tensor],
+    again: Mapping[str, Tensor],
     own: list[str],
     chosen: NDArray[np.int64],
     seed: int,
@@ -195,9 +197,13 @@ def _codes(
         ),
         "unit_kl": diagnostics.unit_kl(draws, prior_codes) if len(draws) > 2 else None,
         "match": None,
+        "coverage": None,
     }
     if len(chosen) >= LEAST:  # of data that are given twice the codes are not independent
         found["match"] = diagnostics.match(codes[chosen], prior_codes, names=units, seed=seed)
+        found["coverage"] = diagnostics.coverage(
+            prior_codes, codes[chosen], side_by_side(again, own, 1)[: len(chosen)]
+        )
     return found
 
 

@@ -12,6 +12,7 @@ from ppl_vae.plots.fit_to_data import posterior_check as posterior_check
 from ppl_vae.plots.fit_to_data import typicality as typicality
 from ppl_vae.plots.gaps import annealed as annealed
 from ppl_vae.plots.gaps import gaps as gaps
+from ppl_vae.plots.holes import holes as holes
 from ppl_vae.plots.latent import active_units as active_units
 from ppl_vae.plots.latent import latent_space as latent_space
 from ppl_vae.plots.latent import match as match

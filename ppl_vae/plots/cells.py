@@ -67,7 +67,7 @@ def draw_reconstructions(fig: FigureBase, d: Diagnosis) -> None:
     if is_image(d.data):
         chosen = _one_of_each(d)
         both = np.concatenate([d.data[chosen], d.reconstructions[chosen]])
-        _grid(fig, both, ["x", "E[x|z]"], d.data)
+        draw_images(fig, both, ["x", "E[x|z]"], d.data)
         return
     data, model = _flat(d.data), _flat(d.reconstructions)
     if data.shape[1] >= CURVE:
@@ -95,7 +95,7 @@ def draw_reconstructions(fig: FigureBase, d: Diagnosis) -> None:
 def draw_samples(fig: FigureBase, d: Diagnosis) -> None:
     """Draw what the prior generates into a figure or part of one."""
     if is_image(d.data):
-        _grid(fig, d.samples[: 4 * ACROSS], None, d.data)
+        draw_images(fig, d.samples[: 4 * ACROSS], None, d.data)
         return
     data = _flat(d.data)
     if data.shape[1] >= CURVE:
@@ -122,8 +122,17 @@ def draw_samples(fig: FigureBase, d: Diagnosis) -> None:
     legend_above(fig, axes[0])
 
 
-def _grid(fig: FigureBase, images: Floats, names: list[str] | None, reference: Floats) -> None:
-    """Draw rows of images as one picture: dark ink on white where they have one channel."""
+def draw_images(
+    fig: FigureBase, images: Floats, names: list[str] | None, reference: Floats
+) -> None:
+    """Draw rows of images as one picture: dark ink on white where they have one channel.
+
+    Args:
+        fig: A figure or part of one.
+        images: In rows of ten.
+        names: Of the rows.
+        reference: Images that say what is light and what is dark.
+    """
     low, high = float(np.nanmin(reference)), float(np.nanmax(reference))
     shown = (images - low) / max(high - low, 1e-12)
     if shown.ndim == 3:

@@ -155,16 +155,19 @@ def _words_of_terms(
     """Give what training weighs: text, colour, bold; the last row is the reconstruction."""
     z, x = ", ".join(latents), ", ".join(w.site for w in parts["likelihood"])
     adversary = "adversarial" in objective.lower()
+    aggregate = adversary or objective == "MMD"
     point = any(w.family.startswith("Delta") for w in parts["guide"])
     if adversary:
         title = "critic: which is which?"
+    elif objective == "MMD":
+        title = "− MMD²(q, p)"
     elif "elbo" in objective.lower():
         title = "log p(z): a point, no KL" if point else "− KL(q ‖ p)"
     else:
         title = objective
     return [
         (title, TERM, True),
-        (f"{z} ~ q({z})" if adversary else f"{z} ~ q({z}|{x})", GUIDE, False),
+        (f"{z} ~ q({z})" if aggregate else f"{z} ~ q({z}|{x})", GUIDE, False),
         (f"{z} ~ p({z})", INK, False),
         (f"E[log p({x}|{z})], {z} ~ q", INK, True),
     ]

@@ -46,7 +46,8 @@ def draw_history(fig: FigureBase, history: History) -> None:
         raise ValueError("Got an empty history; expected one epoch or more. Try fit(...).history.")
     bounds = [c for c in BOUNDS if c in history] or ["loss"]
     panels = [bounds]
-    panels += [[c] for c in ("kl", "critic_accuracy") if c in history]
+    panels += [[c] for c in ("kl", "mmd2") if c in history]
+    panels += [[c] for c in history.critics("accuracy")]
     axes = tile(fig, len(panels))
     for ax, columns in zip(axes, panels, strict=True):
         for column in columns:
@@ -57,8 +58,13 @@ def draw_history(fig: FigureBase, history: History) -> None:
         ax.set_ylabel("nats per datum")
         if columns == ["kl"]:
             ax.set_title("KL(q(z|x) ‖ p(z))")
-        elif columns == ["critic_accuracy"]:
-            ax.set_title("critic: q(z) told from p(z)")
+        elif columns == ["mmd2"]:
+            ax.set_title("q(z) against p(z), in batches")
+            ax.set_ylabel("MMD², unbiased")
+            ax.axhline(0.0, color=PRIOR, linestyle=":")
+        elif _is_accuracy(columns[0]):
+            name = columns[0].removesuffix("_accuracy").replace("_", " of ")
+            ax.set_title(f"{name}: q(z) told from p(z)")
             ax.set_ylabel("accuracy (chance: 0.5)")
             ax.axhline(0.5, color=PRIOR, linestyle=":")
         else:
@@ -80,7 +86,7 @@ def _curve(ax: Axes, history: History, column: str, label: str, colour: str) -> 
         said = f"{label}, held out{_gaps(held)}"
         ax.plot(epochs, held, color=colour, linestyle="--", label=said)
         drawn.append(held)
-    if column == "critic_accuracy":
+    if _is_accuracy(column):
         return
     late = np.concatenate([values[len(values) // 10 :] for values in drawn])
     late = late[np.isfinite(late)]
@@ -91,6 +97,10 @@ def _curve(ax: Axes, history: History, column: str, label: str, colour: str) -> 
     if ax.lines and len(ax.lines) > len(drawn):  # a second curve widens the frame of the first
         low, high = min(low, ax.get_ylim()[0] + pad), max(high, ax.get_ylim()[1] - pad)
     ax.set_ylim(low - pad, high + pad)
+
+
+def _is_accuracy(column: str) -> bool:
+    return column.startswith("critic_") and column.endswith("_accuracy")
 
 
 def _gaps(values: NDArray[np.float64]) -> str:

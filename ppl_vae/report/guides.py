@@ -52,10 +52,9 @@ def least_gap(d: Diagnosis) -> float | None:
 def evidence(d: Diagnosis) -> list[str]:
     """Say what the evidence may be used for, and which of two guides falls short."""
     said = []
-    adversarial = d.trained_by == "Adversarial"
-    if adversarial and d.evidence is not None:
+    if d.matched and d.evidence is not None:
         said.append(
-            "The encoder of an adversarial autoencoder is not trained towards p(z|x): its own "
+            "Where q(z) is pulled to p(z), the encoder is not trained towards p(z|x): its own "
             "evidence says little of the model; only that under the fresh guide may be compared."
         )
     elif d.evidence is not None and d.fresh_evidence is not None:

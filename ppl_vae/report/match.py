@@ -54,3 +54,14 @@ def match(d: Diagnosis) -> str:
         f"in {accuracy} of held-out draws, chance 50\u00a0% ({p_value(vote.p_value)}); {rest}."
         f"{farthest}"
     )
+
+
+def holes(d: Diagnosis) -> str:
+    """Say how much of the prior lies in holes, and how much would if all were well."""
+    if (c := d.coverage) is None:
+        return ""
+    return (
+        f"{100 * (1 - c.share):.1f} ± {100 * c.se:.1f}\u00a0% of the prior's draws lie in no ball "
+        f"around {c.num_codes} codes; around as many draws of the prior itself it is "
+        f"{100 * (1 - c.reference):.1f} ± {100 * c.reference_se:.1f}\u00a0%."
+    )

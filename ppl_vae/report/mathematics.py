@@ -47,15 +47,22 @@ def objective(d: Diagnosis, name: str, weight: float | None = None) -> Markup | 
 
     Args:
         d: Whose variables to name.
-        name: "ELBO", "Adversarial" or another's.
-        weight: That of the KL or of the critic; None leaves it a letter, 1 is not written.
+        name: "ELBO", "Adversarial", "MMD" or another's.
+        weight: That of the KL, critic or kernel; None leaves it a letter, 1 is not written.
     """
     point = any(w.role == "guide" and w.family.startswith("Delta") for w in d.lines)
     if name == "Adversarial":
-        critic = Markup("<mi>D</mi>")
+        # ℓ is the encoder's side of the critic's loss, which the history does not know by name.
+        score = Markup("<mi>D</mi>") + _fenced("(", _join(d.latents), ")")
         fooled = _sub(Markup("<mi>𝔼</mi>"), Markup("<mi>q</mi>"))
-        judged = _fenced("[", LOG + critic + _fenced("(", _join(d.latents), ")"), "]")
-        return _lines(_reconstruction(d), _mo("+") + _weight(weight, "w") + fooled + judged)
+        judged = _fenced("[", Markup("<mi>ℓ</mi>") + _fenced("(", score, ")"), "]")
+        return _lines(_reconstruction(d), _mo("−") + _weight(weight, "w") + fooled + judged)
+    if name == "MMD":
+        squared = Markup("<msup><mi>MMD</mi><mn>2</mn></msup>")
+        both = Markup("<mi>q</mi>") + _fenced("(", _join(d.latents), ")") + _mo(",")
+        both += Markup("<mi>p</mi>") + _fenced("(", _join(d.latents), ")")
+        penalty = _weight(weight, "w") + squared + _fenced("(", both, ")")
+        return _lines(_reconstruction(d), _mo("−") + penalty)
     if name == "ELBO" and point:
         return _math(_reconstruction(d) + _mo("+") + LOG + _p("p", *_prior(d)))
     if name == "ELBO":

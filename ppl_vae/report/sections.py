@@ -183,6 +183,12 @@ def _match(d: Diagnosis) -> Cell | None:
     return _drawn(match.match(d), as_svg(plots.match(d)), "Marginals of q(z) and p(z)")
 
 
+def _holes(d: Diagnosis) -> Cell | None:
+    if d.coverage is None:
+        return None
+    return _drawn(match.holes(d), as_svg(plots.holes(d.coverage, d.samples)), "Draws in holes")
+
+
 def _notes(d: Diagnosis) -> Cell | None:
     said = [note[:1].upper() + note[1:].rstrip(".") + "." for note in d.notes]
     return Cell(tuple(said)) if said else None
@@ -234,6 +240,8 @@ CONTENTS: tuple[tuple[str, str, str, Build], ...] = (
     ("match", "q(z) against p(z)", "Tested by a kernel and by a classifier, on draws that took no "
      "part in training. Read the size first: with enough draws every trained model is rejected.",
      _match),
+    ("holes", "Holes in q(z)", "How much of p(z) lies in a ball around a code, up to its fifth "
+     "nearest other code; outside, the decoder is asked for what it never learned.", _holes),
     ("prior-check", "Prior predictive check", "Data among data that the model makes: uniform ranks "
      "if the model is right. The guide has no part in it.", _prior_check),
     ("typicality", "Typicality", "log p̂(x) of the data beside that of data which the model made.",

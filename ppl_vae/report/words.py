@@ -13,12 +13,14 @@ from ppl_vae.training import History
 
 
 def penalty_weight(d: Diagnosis) -> float | None:
-    """Read the weight of the KL, or of the critic, off the last epoch; None where it has none.
+    """Read the weight of the KL, critic or kernel off the last epoch; None where it has none.
 
     The loss is that weight times the penalty, less the reconstruction.
     """
     history = d.history
-    penalty = next((c for c in ("kl", "adversarial") if history is not None and c in history), None)
+    penalty = next(
+        (c for c in ("kl", "adversarial", "mmd2") if history is not None and c in history), None
+    )
     if history is None or penalty is None or not history[penalty][-1]:
         return None
     weight = float((history["loss"][-1] + history["reconstruction"][-1]) / history[penalty][-1])
@@ -35,6 +37,7 @@ def fitted(d: Diagnosis) -> str:
     by = {
         "ELBO": "the ELBO",
         "Adversarial": "reconstruction and a critic on z, no KL term",
+        "MMD": "reconstruction and a kernel on z, no KL term",
         "another objective": "an objective of which only the loss is known",
     }[d.trained_by or "another objective"]
     return f"Trained by {by}: {count(len(d.history), 'epoch')}{time}. {data}."
@@ -51,11 +54,13 @@ def training(d: Diagnosis) -> str:
         said += _trend(d, history, score)
     if f"validation_{score}" in history:
         said += _held_out(history, score)
-    if "critic_accuracy" in history:
-        right = float(history["critic_accuracy"][-max(1, len(history) // 10) :].mean())
+    for column in history.critics("accuracy"):
+        right = float(history[column][-max(1, len(history) // 10) :].mean())
+        who = column.removesuffix("_accuracy").replace("_", " of ")
+        said.append(f"The {who} is right in {percent(right)} of its cases, a coin in 50 %.")
+    if history.critics("accuracy"):
         said.append(
-            f"The critic is right in {percent(right)} of its cases, where a coin is right in 50 %. "
-            "That it cannot tell would be no evidence that q(z) = p(z): see the match below."
+            "That a critic cannot tell would be no evidence that q(z) = p(z): see the match below."
         )
     return " ".join(said) or "Too few epochs to say more than what the curve shows."
 

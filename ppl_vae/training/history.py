@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HELD_OUT = "validation_"
-FIGURES = ("loss", "elbo", "reconstruction", "kl", "adversarial", "critic_accuracy")
+FIGURES = ("loss", "elbo", "reconstruction", "kl", "adversarial", "mmd2")
 
 
 class History:
@@ -20,8 +20,11 @@ class History:
 
     What has no meaning for a program has no column: a Delta guide has no ``elbo`` and no ``kl``.
     Columns: ``epoch``, ``loss``, and the parts of the objective (``elbo``, ``reconstruction``,
-    ``kl``; or ``reconstruction``, ``adversarial``, ``critic_loss``, ``critic_accuracy``); the
-    same with ``validation_`` in front; ``grad_norm`` (of the gradient of the per-datum mean,
+    ``kl``; ``reconstruction``, ``mmd2``; or ``reconstruction``, ``adversarial`` and what is known
+    of the critic: ``critic_loss``, ``critic_accuracy``, ``critic_saturation`` (the share of scores
+    that teach it nothing) and ``critic_gradient`` (the norm of what it sends a code, in nats per
+    unit of z, its weight included; of several critics ``critic_z_loss`` and so on); the same with
+    ``validation_`` in front; ``grad_norm`` (of the gradient of the per-datum mean,
     averaged over steps), ``learning_rate``, ``seconds`` (wall time of the epoch).
 
     Args:
@@ -60,6 +63,10 @@ class History:
         last = ", ".join(f"{k}={v:.4g}" for k, v in self.rows[-1].items()) if self.rows else "empty"
         return f"History({len(self)} epochs; last: {last})"
 
+    def critics(self, figure: str) -> list[str]:
+        """Name the columns of a figure, such as "accuracy", of each critic; of none without one."""
+        return [c for c in self.columns if c.startswith("critic_") and c.endswith(f"_{figure}")]
+
     def summary(self) -> str:
         """Say in a few lines how training went: how long, the last figures, the best held out.
 
@@ -76,13 +83,13 @@ class History:
         seconds = sum(row.get("seconds", 0.0) for row in self.rows)
         said = [f"{len(self)} epoch{'s' if len(self) > 1 else ''} in {seconds:.1f} s"]
         for title, prefix in (("last", ""), ("held out", HELD_OUT)):
-            shown = [c for c in FIGURES if prefix + c in self]
+            shown = [c for c in (*FIGURES, *self.critics("accuracy")) if prefix + c in self]
             if shown:
                 figures = ", ".join(f"{c} {self.rows[-1][prefix + c]:.2f}" for c in shown)
                 said.append(f"{title}: {figures}")
         score = next((c for c in ("elbo", "loss") if HELD_OUT + c in self), None)
         # An adversary has no score: its loss is low where the critic is weak.
-        if score is not None and "critic_loss" not in self:
+        if score is not None and not self.critics("loss"):
             curve = self[HELD_OUT + score]
             best = int(curve.argmax() if score == "elbo" else curve.argmin())
             said.append(

@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import Objective
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng, probing
+from ppl_vae.training.adversary import adversary
 from ppl_vae.training.collapse import collapse
 from ppl_vae.training.engine import Engine
 from ppl_vae.training.history import History
@@ -74,9 +75,12 @@ class Loop:
                 bar.epoch(row)
                 warmup = getattr(self.objective, "warmup", 0)
                 trained = not hasattr(self.state.program, "admit")  # not a guide for certain data
-                said = collapse(self.history.rows, warmup) if trained else None
-                if said is not None:
-                    warn(said)
+                if trained:
+                    rows = self.history.rows
+                    weight = getattr(self.objective, "weight", 1.0)
+                    for said in (collapse(rows, warmup), adversary(rows, weight)):
+                        if said is not None:
+                            warn(said)
                 if after_epoch is not None:
                     after_epoch()
         self.engine.look(self.state)

@@ -16,6 +16,7 @@ FIGURES = {  # the last are the first to go where the screen is narrow
     "validation_elbo": "val ELBO",
     "reconstruction": "recon",
     "adversarial": "adv",
+    "mmd2": "MMD²",
     "critic_accuracy": "critic right",
     "loss": "loss",
     "validation_loss": "val loss",

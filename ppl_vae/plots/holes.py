@@ -1,0 +1,67 @@
+"""Draws of the prior that no code is near, and what the decoder makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure, FigureBase
+from numpy.typing import NDArray
+
+from ppl_vae.diagnostics import Coverage
+from ppl_vae.plots.cells import draw_images, is_image
+from ppl_vae.plots.style import GUIDE, PRIOR, figure, styled
+
+ACROSS = 10
+
+
+@styled
+def holes(coverage: Coverage, samples: NDArray[np.float64]) -> Figure:
+    """Draw how far the prior's draws are from codes, and images of those in holes.
+
+    Args:
+        coverage: What `ppl_vae.diagnostics.coverage` found of M draws of the prior.
+        samples: E[x|z] at those draws, ``(M, *event)``; drawn where they are images ``(h, w)`` or
+            ``(c, h, w)``.
+
+    Raises:
+        ValueError: If there are not M samples.
+
+    Example:
+        >>> from ppl_vae import Program, prior_coverage
+        >>> from ppl_vae.data import LinearGaussian
+        >>> world = LinearGaussian.random(2, 5, seed=0)
+        >>> x, _ = world.sample(50, seed=1)
+        >>> found = prior_coverage(Program(world.model, world.guide), x)
+        >>> len(holes(found.coverage, found.draws.data["x"].numpy()).axes)
+        1
+    """
+    if len(samples) != len(coverage.distances):
+        raise ValueError(
+            f"Got {len(samples)} samples for {len(coverage.distances)} draws of the prior; "
+            "expected one for each. Try found.draws.means of the same prior_coverage(...)."
+        )
+    fig = figure(6.4, 3.7 if is_image(samples) else 2.1)
+    if not is_image(samples):
+        _distances(fig, coverage)
+        return fig
+    top, bottom = fig.subfigures(2, 1, height_ratios=(1.9, 1.8))
+    _distances(top, coverage)
+    inside = np.flatnonzero(coverage.distances <= 1)[:ACROSS]
+    names, shown = ["among codes"], [inside]
+    if len(far := coverage.holes[:ACROSS]):
+        names, shown = ["in holes", *names], [far, *shown]
+    # Rows of one length: what is lacking stays empty.
+    images = np.full((len(shown) * ACROSS, *samples.shape[1:]), np.nan)
+    for k, rows in enumerate(shown):
+        images[k * ACROSS : k * ACROSS + len(rows)] = samples[rows]
+    draw_images(bottom, images, names, samples)
+    return fig
+
+
+def _distances(fig: FigureBase, coverage: Coverage) -> None:
+    ax = fig.add_subplot()
+    top = max(3.0, float(np.quantile(coverage.distances, 0.99)))
+    ax.hist(coverage.distances.clip(max=top), bins=60, range=(0, top), color=GUIDE, alpha=0.8)
+    ax.axvline(1.0, color=PRIOR, linestyle=":")
+    ax.set_xlabel("distance of z ~ p(z) from a code, in radii of its ball")
+    ax.set_ylabel("draws")
+    ax.set_title(f"{1 - coverage.share:.1%} of the draws lie in holes, right of the line")
