@@ -93,6 +93,10 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "ELBO analytic": lambda: pv.ELBO(analytic_kl=True, kl_weight=0.5, warmup=1),
     "ImportanceWeighted": lambda: pv.ImportanceWeighted(3),
     "Adversarial": lambda: pv.Adversarial(critic=pv.MLP(8)),
+    "Wasserstein": lambda: pv.Adversarial(
+        critic=pv.MLP(8), loss=pv.Wasserstein(), critic_steps=2, instance_noise=0.1
+    ),
+    "MMD": pv.MMD,
     "Trace_ELBO": pyro.infer.Trace_ELBO,
 }
 
@@ -145,7 +149,7 @@ def refusal(row: Row) -> str | None:
     """What a combination must be refused with, or None; from what the pieces are."""
     if row.prior == "VampPrior" and row.guide == "Delta":
         return "VampPrior"  # a mixture of points
-    if row.objective == "Adversarial":
+    if row.objective in ("Adversarial", "Wasserstein", "MMD"):
         return None
     if row.guide == "Delta" and row.objective == "ImportanceWeighted":
         return "is a point (Delta)"

@@ -599,7 +599,9 @@ def test_a_prior_does_not_learn_under_adversarial_and_that_is_said() -> None:
     centres = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
     program = a_vae(GaussianMixture(centres, learned=True))
     before = {k: v.clone() for k, v in program.prior.state_dict().items()}
-    with pytest.warns(UserWarning, match=r"'prior.loc', 'prior.logits', 'prior.scale'\]; they do not move.*Try"):
+    with pytest.warns(
+        UserWarning, match=r"'prior.loc', 'prior.logits', 'prior.scale'\]; they do not move.*Try"
+    ):
         trained(program, objective=Adversarial(critic=MLP(4)))
     assert all(torch.equal(v, before[k]) for k, v in program.prior.state_dict().items())
     trained(a_vae(GaussianMixture(centres)), objective=Adversarial(critic=MLP(4)))

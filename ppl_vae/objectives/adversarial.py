@@ -28,7 +28,7 @@ from ppl_vae.objectives.codes import (
 from ppl_vae.objectives.critic_losses import CriticLoss, NonSaturating
 from ppl_vae.objectives.critics import AdversarialState, build
 from ppl_vae.objectives.phases import Optimizer, Parts, Phase, Schedule
-from ppl_vae.programs.modes import buffers_kept, probing
+from ppl_vae.programs.modes import on_copies, probing
 from ppl_vae.programs.program import of_functions
 from ppl_vae.programs.registration import register
 from ppl_vae.programs.runs import run_model
@@ -211,15 +211,13 @@ class Adversarial:
             state: AdversarialState, *args: Tensor, **kwargs: Tensor
         ) -> tuple[Tensor, Parts]:
             batch = Batch(args, kwargs)
-            with buffers_kept(program, state.own.statistics), _registering(state.own.codes):
+            with on_copies(program), _registering(state.own.codes):
                 value, parts = fooled(state, batch, run_codes(program, batch))
             return self.weight * state.found.scale(batch.rows) * value, parts
 
         def judge(state: AdversarialState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
             batch = Batch(args, kwargs)
-            fake, real = (
-                run(program, batch, state.own.statistics) for run in (idle_codes, prior_run)
-            )
+            fake, real = idle_codes(program, batch), prior_run(program, batch)
             total = torch.zeros((), device=state.epoch.device)
             parts: Parts = {}
             for critic in state.critics:
@@ -233,8 +231,8 @@ class Adversarial:
 
         def learn(state: AdversarialState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
             batch = Batch(args, kwargs)
-            codes = idle_codes(program, batch, state.own.statistics)
-            with buffers_kept(program, state.own.statistics), _registering(state.own.prior):
+            codes = idle_codes(program, batch)
+            with on_copies(program), _registering(state.own.prior):
                 model = run_model(program, batch, latents=codes)
             model.compute_log_prob(lambda name, site: name in state.found.latents)
             log_prior = torch.stack(

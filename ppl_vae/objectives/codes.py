@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
-from ppl_vae.programs.modes import buffers_kept, moving_buffers, probing
+from ppl_vae.programs.modes import on_copies, probing
 from ppl_vae.programs.runs import functions, rows_first, run_model
 from ppl_vae.programs.traces import Structure, structure
 
@@ -50,15 +50,15 @@ def run_codes(program: nn.Module, batch: Batch) -> Trace:
     return poutine.trace(ClassProbabilities()(guide)).get_trace(*batch.args, **batch.kwargs)
 
 
-def prior_run(program: nn.Module, batch: Batch, kept: Container[str]) -> Trace:
-    """Trace the model on its own, all latents jointly, without moving the buffers named."""
-    with torch.no_grad(), poutine.block(), buffers_kept(program, kept):
+def prior_run(program: nn.Module, batch: Batch) -> Trace:
+    """Trace the model on its own, all latents jointly, without moving anything."""
+    with torch.no_grad(), poutine.block(), on_copies(program):
         return run_model(program, batch)
 
 
-def idle_codes(program: nn.Module, batch: Batch, kept: Container[str]) -> Trace:
-    """Do as `run_codes` does, without gradients and without moving the buffers named."""
-    with torch.no_grad(), poutine.block(), buffers_kept(program, kept):
+def idle_codes(program: nn.Module, batch: Batch) -> Trace:
+    """Do as `run_codes` does, without gradients and without moving anything."""
+    with torch.no_grad(), poutine.block(), on_copies(program):
         return run_codes(program, batch)
 
 
@@ -110,12 +110,10 @@ class Reach(NamedTuple):
     Attributes:
         codes: Names in Pyro's store of the parameters that codes hang on.
         prior: Of those that the prior alone hangs on.
-        statistics: Names of the program's buffers that a run in training changes.
     """
 
     codes: frozenset[str]
     prior: frozenset[str]
-    statistics: frozenset[str]
 
 
 def reach(program: nn.Module, batch: Batch, found: Structure) -> Reach:
@@ -137,8 +135,7 @@ def reach(program: nn.Module, batch: Batch, found: Structure) -> Reach:
                 log_prior = log_prior + site["fn"].log_prob(site["value"]).sum()
         of_codes = _reached(codes_of(guide, found, found.latents).sum(), params)
         of_data = _reached(reconstruction(model, found), params)
-        of_prior = _reached(log_prior, params) - of_codes - of_data
-    return Reach(of_codes, of_prior, moving_buffers(program, lambda: run_coded(program, batch)))
+        return Reach(of_codes, _reached(log_prior, params) - of_codes - of_data)
 
 
 def _reached(value: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.codes import (
-    Reach,
     coded_structure,
     codes_of,
     prior_run,
@@ -34,15 +33,13 @@ class MMDState(ObjectiveState):
     """The state of `MMD`.
 
     Attributes:
-        own: What a run of the program reaches.
         spread: E‖z − z'‖² under the prior, estimated once.
     """
 
     spread: Tensor
 
-    def __init__(self, found: Structure, own: Reach, spread: Tensor) -> None:
+    def __init__(self, found: Structure, spread: Tensor) -> None:
         super().__init__(found)
-        self.own = own
         self.register_buffer("spread", spread)
 
 
@@ -87,12 +84,11 @@ class MMD:
     def init(self, program: nn.Module, batch: Batch) -> MMDState:
         """Check that codes can be drawn with gradients, and measure the prior's spread."""
         found = coded_structure(program, batch)
-        own = reach(program, batch, found)
-        warn_of_idle_prior(own, "Adversarial(learn_prior=True)")
+        warn_of_idle_prior(reach(program, batch, found), "Adversarial(learn_prior=True)")
         rows = torch.arange(DRAWS, device=batch.device) % batch.rows
         with probing(program):
-            draws = codes_of(prior_run(program, batch.take(rows), ()), found, found.latents)
-        return MMDState(found, own, spread_of(draws))
+            draws = codes_of(prior_run(program, batch.take(rows)), found, found.latents)
+        return MMDState(found, spread_of(draws))
 
     def phases(self, program: nn.Module, state: MMDState) -> tuple[Phase, ...]:
         """One phase: encoder and decoder."""
@@ -102,7 +98,7 @@ class MMD:
             model, guide = run_coded(program, batch)
             log_likelihood = reconstruction(model, found)
             codes = codes_of(guide, found, found.latents)
-            draws = codes_of(prior_run(program, batch, state.own.statistics), found, found.latents)
+            draws = codes_of(prior_run(program, batch), found, found.latents)
             rows, scale = len(codes), found.scale(batch.rows)
             # Of one code there is no pair: such a batch has its reconstruction alone.
             mmd2 = 0 * codes.sum()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pyro
 import torch
@@ -43,15 +43,9 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def buffers_kept(module: nn.Module, names: Container[str] | None = None) -> Iterator[None]:
-    """Undo whatever happens to a module's buffers (running statistics, say).
-
-    Args:
-        module: Whose.
-        names: Of those that something may happen to; None for all. What is written back a graph
-            cannot have for its gradients.
-    """
-    kept = [(b, b.clone()) for n, b in module.named_buffers() if names is None or n in names]
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Undo whatever happens to a module's buffers (running statistics, say)."""
+    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield
     finally:
@@ -60,17 +54,22 @@ def buffers_kept(module: nn.Module, names: Container[str] | None = None) -> Iter
                 buffer.copy_(value)
 
 
-def moving_buffers(module: nn.Module, use: Callable[[], object]) -> frozenset[str]:
-    """Name the buffers of a module that a use of it changes, in the mode that it is in.
+@contextmanager
+def on_copies(module: nn.Module) -> Iterator[None]:
+    """Let a module use copies of its buffers: a graph may keep them, where undoing would spoil it.
 
-    All is left as it was.
+    One tensor under two names stays one.
     """
-    before = {n: b.clone() for n, b in module.named_buffers()}
-    with probing(module, evaluate=False), torch.no_grad():
-        use()
-        return frozenset(
-            n for n, b in module.named_buffers() if n in before and not torch.equal(b, before[n])
-        )
+    held = [(part, name, b) for part in module.modules() for name, b in part._buffers.items()]
+    copies = {id(b): b.clone() for _, _, b in held if b is not None}
+    try:
+        for part, name, buffer in held:
+            if buffer is not None:
+                part._buffers[name] = copies[id(buffer)]
+        yield
+    finally:
+        for part, name, buffer in held:
+            part._buffers[name] = buffer
 
 
 @contextmanager
@@ -126,20 +125,11 @@ def forget(name: str) -> None:
 
 
 @contextmanager
-def probing(module: nn.Module, *, evaluate: bool = True) -> Iterator[None]:
-    """Run a program once and leave no trace: buffers, random state, store as they were.
-
-    Args:
-        module: The program.
-        evaluate: In eval mode; otherwise in the mode that it is in.
-    """
+def probing(module: nn.Module) -> Iterator[None]:
+    """Run a program once and leave no trace: buffers, random state, store as they were."""
     store = pyro.get_param_store()
     before = set(store.keys())
-    with (
-        evaluating(module) if evaluate else nullcontext(),
-        buffers_kept(module),
-        forked_rng(device_of(module)),
-    ):
+    with evaluating(module), buffers_kept(module), forked_rng(device_of(module)):
         try:
             yield
         finally:
