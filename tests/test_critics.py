@@ -1,0 +1,545 @@
+"""What critics are told, what they cost and how they fare, against what is known of Gaussians."""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy.stats import norm
+from torch import nn
+
+from ppl_vae import (
+    MLP,
+    VAE,
+    Adversarial,
+    Conditional,
+    GaussianMixture,
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    Normal,
+    Program,
+    StandardNormal,
+    VampPrior,
+    Wasserstein,
+    fit,
+)
+from ppl_vae.data import Batch
+from ppl_vae.objectives.critics import Critic
+from ppl_vae.training import compiled as module
+from ppl_vae.training.adversary import EPOCHS, adversary
+from ppl_vae.training.step import TrainState, train_step
+from ppl_vae.training.updater import Updater
+
+SHIFT = 1.0
+LOSSES = [NonSaturating(), LeastSquares(), Hinge(), Wasserstein()]
+
+
+def shifted(shift):
+    """z ~ N(0, I) in the plane, and a guide that never moves: z | x ~ N((shift, 0), I).
+
+    On a line a slope of the wrong sign is a local minimum under a gradient penalty.
+    """
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = pyro.param("a", torch.tensor(0.0)) + 0 * z[:, 0]
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            loc = torch.tensor([shift, 0.0]).expand(len(x), 2)
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    return Program(model, guide)
+
+
+def trained(loss, net, steps=300, rate=0.02):
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    falling = (torch.optim.lr_scheduler.CosineAnnealingLR, {"T_max": steps // 10})
+    _, state = fit(
+        shifted(SHIFT),
+        torch.zeros(20_000),
+        objective=Adversarial(
+            net,
+            loss=loss,
+            critic_optimizer=(torch.optim.Adam, {"lr": rate}),
+            critic_schedule=falling,
+        ),
+        optimizer=(torch.optim.SGD, {"lr": 0.0}),
+        epochs=steps // 10,
+        batch_size=2000,
+        seed=0,
+        progress=False,
+    )
+    (critic,) = state.objective_state.critics
+    z = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(1))
+    moved = torch.tensor([SHIFT, 0.0])
+    with torch.no_grad():
+        return critic, critic(z[:100_000]), critic(z[100_000:] + moved)
+
+
+def linear(inputs, outputs):
+    return nn.Linear(inputs, outputs)
+
+
+def squashed(inputs, outputs):
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.Sigmoid())
+
+
+GRID = torch.stack([torch.linspace(-2.0, 3.0, 11), torch.zeros(11)], 1)
+RATIO = SHIFT**2 / 2 - SHIFT * GRID[:, 0]  # log p(z) / q(z)
+
+
+@pytest.mark.parametrize(
+    ("loss", "net", "best"),
+    [
+        (NonSaturating(), linear, RATIO),
+        (LeastSquares(), squashed, torch.sigmoid(RATIO)),
+        # What the penalty adds to the slope of 1: the minimum of −m a + λ (a − 1)².
+        (Wasserstein(5.0), linear, None),
+    ],
+    ids=["non-saturating", "least squares", "wasserstein"],
+)
+def test_the_best_score_is_that_of_the_theory(loss, net, best) -> None:
+    """Of 600,000 pairs of draws a logistic slope has an SE of about 0.003; Adam's last steps are
+    of about 1e-3. 0.03 is ten such errors; a loss whose sides are exchanged is off by over 1."""
+    critic, _, _ = trained(loss, net)
+    with torch.no_grad():
+        score = critic(GRID)
+    if best is None:
+        slope = critic.net.weight.detach()[0]
+        assert abs(float(slope.norm()) - 1 - SHIFT / (2 * loss.penalty)) < 0.03
+        assert float(slope[0]) < -1
+    else:
+        assert (score - best).abs().max() < 0.03 * (1 + best.abs().max())
+
+
+def integral(function):
+    z = np.linspace(-9.0, 10.0, 20_001)
+    p, q = norm.pdf(z), norm.pdf(z, SHIFT)
+    return float(np.trapezoid(function(p, q), z))
+
+
+@pytest.mark.parametrize(
+    ("loss", "net", "least"),
+    [
+        (NonSaturating(), linear,
+         integral(lambda p, q: -p * np.log(p / (p + q)) - q * np.log(q / (p + q)))),
+        (LeastSquares(), squashed, integral(lambda p, q: p * q / (p + q)) / 2),
+        (Hinge(), MLP(32, 32), 4 * norm.cdf(-SHIFT / 2)),
+        (Wasserstein(5.0), linear, -SHIFT - SHIFT**2 / 20),
+    ],
+    ids=["non-saturating", "least squares", "hinge", "wasserstein"],
+)  # fmt: skip
+def test_the_critics_loss_at_its_best_is_that_of_the_theory(loss, net, least) -> None:
+    """Fresh draws, so that no critic is below the least but by chance: 4 standard errors. Above it
+    by 0.01 at most, 0.03 for the hinge, whose best score is a step that no net of 32 has."""
+    critic, real, fake = trained(loss, net)
+    each = loss.critic(real, fake)
+    found, se = float(each.mean()), float(each.std() / len(each) ** 0.5)
+    if loss.penalty:
+        found += loss.penalty * (float(critic.net.weight.detach().norm()) - 1) ** 2
+    assert least - 4 * se < found < least + 4 * se + (0.03 if isinstance(loss, Hinge) else 0.01)
+
+
+def test_the_wasserstein_critic_measures_the_distance() -> None:
+    """W₁ of a shift is the shift; the penalty makes it (1 + m / 2λ) of it, within 5 SE and 0.01."""
+    _, real, fake = trained(Wasserstein(5.0), linear)
+    se = float(((real.var() + fake.var()) / len(real)).sqrt())
+    expected = SHIFT * (1 + SHIFT / 10)
+    assert abs(float(real.mean() - fake.mean()) - expected) < 5 * se + 0.02
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda v: type(v).__name__)
+def test_the_encoder_is_pulled_towards_the_prior(loss) -> None:
+    """At a critic that has learnt, a step against the gradient moves codes to the prior's side."""
+    critic, _, _ = trained(loss, MLP(16), steps=100)
+    z = (torch.randn(1000, 2) + torch.tensor([SHIFT, 0.0])).requires_grad_()
+    value, gradient = critic.fooled(z, loss)
+    (onward,) = torch.autograd.grad(value, z)
+    assert torch.equal(onward, gradient)
+    assert gradient[:, 0].mean() > 0  # −gradient points to 0
+    shown = loss.generator(critic.out_of_reach(z))
+    torch.testing.assert_close(value, shown.sum())
+    torch.testing.assert_close(gradient, torch.autograd.grad(shown.sum(), z)[0])
+    assert not any(p.grad is not None and p.grad.any() for p in critic.parameters())
+
+
+def test_a_constant_critic_fares_as_it_should() -> None:
+    net = nn.Linear(2, 1)
+    nn.init.zeros_(net.weight)
+    nn.init.constant_(net.bias, 30.0)
+    critic = Critic("critic", ("z",), (), net, 2)
+    _, parts = critic.lesson(torch.randn(40, 2), torch.randn(40, 2), NonSaturating())
+    assert parts["critic_accuracy"] == 20  # all of one side
+    assert parts["critic_saturation"] == 20  # sure of draws of the prior, and right
+    z = torch.randn(40, 2, requires_grad=True)
+    assert not critic.fooled(z, Hinge())[1].any()
+
+
+# What a phase may touch
+
+
+class Nets(nn.Module):
+    """Classes and style, as in the paper: two critics."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+        self.classifier, self.encoder = MLP(8)(4, 3), MLP(8)(4, 2)
+
+    def model(self, x):
+        pyro.module("nets", self)
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.OneHotCategorical(torch.ones(3)))
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample(
+                "x", dist.Normal(self.decoder(torch.cat([y, z], -1)), 1.0).to_event(1), obs=x
+            )
+
+    def guide(self, x):
+        pyro.module("nets", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.OneHotCategorical(logits=self.classifier(x)))
+            pyro.sample("z", dist.Normal(self.encoder(x), 0.1).to_event(1))
+
+
+def with_classes():
+    pyro.clear_param_store()
+    nets = Nets()
+    return Program(nets.model, nets.guide, modules=[nets])
+
+
+def autoencoder(prior=None):
+    def normed(inputs, outputs):
+        return nn.Sequential(
+            nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, outputs)
+        )
+
+    return VAE(
+        prior or StandardNormal(2),
+        Conditional(normed, Normal(4, scale=0.5), given=2),
+        Conditional(normed, Normal(2), given=4),
+    )
+
+
+def state_of(program, objective, x):
+    program.train()
+    state = objective.init(program, Batch((x,), {}))
+    state.train()
+    return state
+
+
+def moves(program, state, phase, x, optimizer=(torch.optim.AdamW, {"lr": 1e-2})):
+    """Take a step of one phase, and name what is not bit-equal after it."""
+    kept = [{k: v.clone() for k, v in m.state_dict().items()} for m in (program, state)]
+    train = TrainState(program, state, (phase,), {phase.name: Updater(optimizer)}, None)
+    train_step(train, Batch((x,), {}))
+    return tuple(
+        {k for k, v in m.state_dict().items() if not torch.equal(before[k], v)}
+        for m, before in zip((program, state), kept, strict=True)
+    )
+
+
+SGD = (torch.optim.SGD, {"lr": 0.01})
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["one phase", "generator by itself"])
+@pytest.mark.parametrize("classes", [False, True], ids=["one critic", "two critics"])
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda v: type(v).__name__)
+def test_a_phase_moves_its_own_side_only(loss, classes, alone) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    program = with_classes() if classes else autoencoder()
+    critic = {"y": MLP(8), "z": MLP(8)} if classes else MLP(8)
+    objective = Adversarial(critic, loss=loss, generator_optimizer=SGD if alone else None)
+    state = state_of(program, objective, x)
+    phases = {p.name: p for p in objective.phases(program, state)}
+    assert list(phases) == (
+        ["reconstruction", "generator", "critic"] if alone else ["generator", "critic"]
+    )
+    everything = set(program.state_dict()) - {k for k in program.state_dict() if "prior" in k}
+    own = {k for k in everything if "encoder" in k or "classifier" in k}
+    statistics = {k for k in own if "running" in k or "num_batches" in k}
+    for _ in range(2):  # the second step has moments behind it
+        if alone:
+            assert moves(program, state, phases["reconstruction"], x) == (everything, set())
+            assert moves(program, state, phases["generator"], x) == (own - statistics, set())
+        else:
+            assert moves(program, state, phases["generator"], x) == (everything, set())
+        moved, critics = moves(program, state, phases["critic"], x)
+        assert not moved
+        assert critics == set(state.state_dict()) - {"epoch"}
+
+
+def prior_of(kind, x):
+    if kind == "mixture":
+        return GaussianMixture(torch.randn(3, 2), learned=True)
+    return VampPrior(x[:5])
+
+
+@pytest.mark.parametrize("kind", ["mixture", "vamp"])
+def test_a_prior_learns_in_a_phase_of_its_own(kind) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    program = autoencoder(prior_of(kind, x))
+    objective = Adversarial(MLP(8), learn_prior=True)
+    state = state_of(program, objective, x)
+    generator, critic, prior = objective.phases(program, state)
+    own = {n for n, _ in program.named_parameters() if n.startswith("prior")}
+    assert own
+    for _ in range(2):
+        moved, _ = moves(program, state, generator, x)
+        assert moved and not moved & own  # nor by the decay of AdamW's weights
+        assert moves(program, state, critic, x)[0] == set()
+        assert moves(program, state, prior, x) == (own, set())
+
+
+def test_a_prior_that_learns_ends_where_codes_are() -> None:
+    """Codes are pulled to nothing (weight 0), so that the prior alone moves, to the mean and spread
+    of codes z ~ N(3, 0.5²): 5 standard errors of the 4000 draws of an epoch at the end, where the
+    rate is nothing."""
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+
+    def model(x):
+        loc, scale = (
+            pyro.param("loc", torch.tensor(0.0)),
+            pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive),
+        )
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(loc, scale))
+            pyro.sample("x", dist.Normal(pyro.param("a", torch.tensor(0.0)) + 0 * z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.tensor(3.0), 0.5).expand([len(x)]))
+
+    falling = (torch.optim.lr_scheduler.CosineAnnealingLR, {"T_max": 150})
+    fit(
+        Program(model, guide), torch.zeros(4000),
+        objective=Adversarial(linear, weight=0.0, learn_prior=True),
+        optimizer=(torch.optim.Adam, {"lr": 0.05}), schedule=falling, epochs=150,
+        batch_size=1000, seed=0, progress=False,
+    )  # fmt: skip
+    assert abs(float(pyro.param("loc").detach()) - 3.0) < 5 * 0.5 / math.sqrt(4000)
+    assert abs(float(pyro.param("scale").detach()) - 0.5) < 5 * 0.5 / math.sqrt(8000)
+
+
+def test_critic_steps_are_taken() -> None:
+    for steps in (1, 3):
+        state = fit(
+            autoencoder(), torch.randn(64, 4), objective=Adversarial(MLP(8), critic_steps=steps),
+            epochs=2, batch_size=32, seed=0, progress=False,
+        ).state  # fmt: skip
+        counts = {
+            name: {int(v["step"]) for v in u.optimizer.state.values()}
+            for name, u in state.updaters.items()
+        }
+        assert counts == {"generator": {4}, "critic": {4 * steps}}
+
+
+def test_rates_and_schedules_are_each_phases_own() -> None:
+    epochs = 3
+    halving = (torch.optim.lr_scheduler.StepLR, {"step_size": 1, "gamma": 0.5})
+    objective = Adversarial(
+        MLP(8),
+        critic_optimizer=(torch.optim.Adam, {"lr": 4e-3}),
+        critic_schedule=halving,
+        generator_optimizer=(torch.optim.SGD, {"lr": 8e-3}),
+        generator_schedule=(
+            torch.optim.lr_scheduler.ConstantLR,
+            {"factor": 0.25, "total_iters": 9},
+        ),
+    )
+    state = fit(
+        autoencoder(), torch.randn(64, 4), objective=objective, schedule=None, epochs=epochs,
+        batch_size=32, seed=0, progress=False,
+    ).state  # fmt: skip
+    rates = {name: u.learning_rate for name, u in state.updaters.items()}
+    assert rates == pytest.approx(
+        {"reconstruction": 1e-3, "generator": 2e-3, "critic": 4e-3 / 2**epochs}
+    )
+
+
+class Seen(nn.Module):
+    """A critic that keeps what it is shown."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.batches = []
+
+    def forward(self, z):
+        self.batches.append(z.detach().clone())
+        return self.linear(z)
+
+
+def shown(program, objective, epoch=0.0, **data):
+    """What the critics are shown in their phase: (prior, codes) each."""
+    batch = Batch((), data)
+    state = objective.init(program, batch)
+    state.epoch.fill_(epoch)
+    phase = objective.phases(program, state)[-1]
+    for critic in state.critics:
+        critic.net.batches.clear()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        phase.loss(state, **data)
+    return [critic.net.batches[:2] for critic in state.critics]
+
+
+def test_instance_noise_is_there_and_falls_to_nothing() -> None:
+    x = torch.randn(4000, 4)
+    plain = shown(autoencoder(), Adversarial(Seen), x=x)[0]
+    for epoch, sd in ((0.0, 2.0), (5.0, 1.0), (10.0, 0.0), (20.0, 0.0)):
+        noisy = Adversarial(Seen, instance_noise=2.0, noise_epochs=10)
+        torch.manual_seed(0)
+        both = shown(autoencoder(), noisy, epoch, x=x)[0]
+        # Of a prior's variance, 1 + sd²; its SE over 8000 numbers is √(2/8000) of it.
+        assert float(both[0].var()) == pytest.approx(1 + sd**2, rel=5 * math.sqrt(2 / 8000))
+    assert float(plain[0].var()) == pytest.approx(1, rel=5 * math.sqrt(2 / 8000))
+
+
+def conditional():
+    """A prior whose place hangs on a label, and a decoder that is told it."""
+    prior = Conditional(linear, Normal(2, scale=1.0), given={"label": 3})
+    with torch.no_grad():
+        prior.net.weight.copy_(10 * torch.eye(3)[:2])
+        prior.net.bias.zero_()
+    prior.requires_grad_(False)
+    return VAE(
+        prior,
+        Conditional(MLP(8), Normal(4, scale=0.5), given={"z": 2, "label": 3}),
+        Conditional(MLP(8), Normal(2), given=4),
+    )
+
+
+def test_critics_are_shown_covariates_as_they_are() -> None:
+    label = torch.eye(3)[torch.arange(600) % 3]
+    data = {"x": torch.randn(600, 4), "label": label}
+    ((real, fake),) = shown(
+        conditional(), Adversarial(Seen, given=("label",), instance_noise=0.5), **data
+    )
+    assert real.shape == fake.shape == (600, 5)
+    assert torch.equal(real[:, 2:], label) and torch.equal(fake[:, 2:], label)
+    # The prior's draws are those of the label beside them: p(z|c), not p(z).
+    centres = 10 * torch.eye(3)[:, :2]
+    assert (real[:, :2] - label @ centres).abs().max() < 6
+    with pytest.raises(ValueError, match="given=\\['age'\\].*expected a covariate"):
+        shown(conditional(), Adversarial(Seen, given=("age",)), **data)
+
+
+def test_each_critic_is_shown_its_own_latents_and_classes_by_their_probabilities() -> None:
+    program, x = with_classes(), torch.randn(500, 4)
+    found = shown(program, Adversarial({"z": Seen, "y": Seen}), x=x)
+    (z_real, z_fake), (y_real, y_fake) = found
+    assert z_real.shape == z_fake.shape == (500, 2) and y_real.shape == y_fake.shape == (500, 3)
+    assert set(y_real.unique().tolist()) == {0.0, 1.0}  # drawn: one of three
+    assert torch.allclose(y_fake.sum(1), torch.ones(500)) and 0 < float(y_fake.min())
+    ((together, _),) = shown(with_classes(), Adversarial({"y, z": Seen}), x=x)
+    assert together.shape == (500, 5)
+    for wrong in ({"y": Seen}, {"y": Seen, "z": Seen, "w": Seen}, {"y": Seen, "y, z": Seen}):
+        with pytest.raises(ValueError, match=r"latents \['y', 'z'\].*Try critic="):
+            Adversarial(wrong).init(with_classes(), Batch((x,), {}))
+
+
+def test_a_program_of_classes_trains_as_a_graph_as_it_does_by_hand(monkeypatch) -> None:
+    """torch's one_hot, which OneHotCategorical draws by, asks for the value of a tensor."""
+    monkeypatch.setattr(module, "compiled", lambda graph, _: module.interpreted(graph))
+    x = torch.randn(64, 4)
+    program = with_classes()
+    columns = fit(program, x, objective=Adversarial({"y": MLP(8), "z": MLP(8)}), epochs=2, seed=0,
+                  progress=False).history.columns  # fmt: skip
+    assert {"critic_y_accuracy", "critic_z_accuracy", "critic_y_gradient"} <= set(columns)
+    compiled, eager = (
+        fit(with_seed(), x, objective=Adversarial(MLP(8)), epochs=4, batch_size=32, seed=0,
+            progress=False, compile=c)
+        for c in (True, False)
+    )  # fmt: skip
+    assert compiled.state.compiled == 7
+    np.testing.assert_allclose(compiled.history["loss"], eager.history["loss"], rtol=1e-5)
+
+
+def with_seed():
+    torch.manual_seed(0)
+    return with_classes()
+
+
+# Words of warning
+
+
+def test_the_adversary_is_said_to_have_won_or_to_be_blind_once() -> None:
+    """A healthy game, one that is at its end, and one that is switched off."""
+    healthy = {"critic_accuracy": 0.6, "critic_gradient": 1.0}
+    won = {"critic_accuracy": 0.97, "critic_gradient": 1.0}
+    blind = {"critic_z_accuracy": 0.5, "critic_z_gradient": 1e-5}
+    assert adversary([healthy] * 50, 10.0) is None
+    assert "has won" in adversary([healthy] * 5 + [won] * EPOCHS, 10.0)
+    assert adversary([won] * (EPOCHS - 1), 10.0) is None
+    assert adversary([won] * (EPOCHS + 1), 10.0) is None  # said before
+    assert "The critic of z" in adversary([blind] * EPOCHS, 10.0)
+    assert "it is blind" in adversary([blind] * EPOCHS, 10.0)
+    assert adversary([blind] * EPOCHS, 0.0) is None
+    assert adversary([{"elbo": -3.0}] * 50, 1.0) is None
+
+
+def test_a_dead_critic_is_noticed_while_training() -> None:
+    def dead(inputs, outputs):
+        net = nn.Sequential(nn.Linear(inputs, 4), nn.ReLU(), nn.Linear(4, outputs))
+        with torch.no_grad():
+            net[0].bias.fill_(-1e3)
+        return net
+
+    with pytest.warns(UserWarning, match="it is blind"):
+        fit(autoencoder(), torch.randn(64, 4), objective=Adversarial(dead), epochs=EPOCHS,
+            progress=False)  # fmt: skip
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"critic_steps": 0}, "critic_steps=0"),
+        ({"critic_steps": True}, "critic_steps=True"),
+        ({"instance_noise": -1.0}, "instance_noise=-1.0"),
+        ({"noise_epochs": 3}, "noise_epochs=3"),
+        ({"loss": Hinge}, "mind the brackets"),
+        ({"loss": "hinge"}, "expected a critic's loss"),
+        ({"given": "label"}, r"given=\('label',\)"),
+        ({"critic": {"z": MLP(4)(2, 1)}}, "expected a builder"),
+        ({"generator_optimizer": torch.optim.Adam}, "generator_optimizer=Adam"),
+        ({"generator_schedule": SGD}, "without a generator_optimizer"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, said) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        Adversarial(**arguments)
+    assert "expected" in str(error.value) and "Try" in str(error.value)
+
+
+def test_what_cannot_be_is_refused_in_words() -> None:
+    x = Batch((torch.randn(8, 4),), {})
+    with pytest.raises(ValueError, match="learn_prior=True, but no trainable parameter"):
+        Adversarial(MLP(4), learn_prior=True).init(autoencoder(), x)
+
+    def normed(inputs, outputs):
+        return nn.Sequential(nn.Linear(inputs, 4), nn.BatchNorm1d(4), nn.Linear(4, outputs))
+
+    with pytest.raises(ValueError, match="BatchNorm under Wasserstein"):
+        Adversarial(normed, loss=Wasserstein()).init(autoencoder(), x)
+    with pytest.raises(ValueError, match="penalty=0"):
+        Wasserstein(0)
+    program = autoencoder()
+    with pytest.raises(ValueError, match="moves all at once"):
+        Adversarial(MLP(4), critic_steps=2)(program.model, program.guide, torch.randn(8, 4))
+    with pytest.raises(ValueError, match="critic_optimizer=.*cannot be built"):
+        fit(program, torch.randn(8, 4), epochs=1, progress=False,
+            objective=Adversarial(critic_optimizer=(torch.optim.Adam, {"rate": 1})))  # fmt: skip

@@ -1,0 +1,241 @@
+"""The kernel in the critic's place, and holes in q(z): against what is known of Gaussians."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ppl_vae import (
+    MLP,
+    MMD,
+    RBF,
+    VAE,
+    Conditional,
+    GaussianMixture,
+    InverseMultiquadric,
+    Normal,
+    StandardNormal,
+    VampPrior,
+    aggregate_match,
+    diagnose,
+    fit,
+    plots,
+    prior_coverage,
+)
+from ppl_vae.data import Batch
+from ppl_vae.diagnostics import coverage
+from ppl_vae.objectives.kernels import SCALES, mmd2_unbiased, spread_of
+
+SPREAD = torch.tensor(6.0, dtype=torch.float64)  # of N(0, I) in three dimensions
+
+
+def between(shift, scale):
+    """MMD² of N(0, I) and N(shift, I) in D = 3 under exp(−d² / sC): d ~ N(shift, 2 I)."""
+    width = scale * float(SPREAD)
+    same = (1 + 4 / width) ** (-3 / 2)
+    return 2 * same * (1 - math.exp(-(shift**2) / (width + 4)))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+@pytest.mark.parametrize("scale", [0.2, 1.0])
+def test_the_estimate_is_unbiased(shift, scale) -> None:
+    """The mean of 2000 batches of 20 within 4 of its standard errors: 1 in 16,000 by chance."""
+    noise = torch.Generator().manual_seed(0)
+    kernel = RBF((scale,))
+
+    def one():
+        z = torch.randn(2, 20, 3, generator=noise, dtype=torch.float64)
+        z[0, :, 0] += shift
+        return float(mmd2_unbiased(z[0], z[1], kernel, SPREAD))
+
+    found = np.array([one() for _ in range(2000)])
+    assert abs(found.mean() - between(shift, scale)) < 4 * found.std() / math.sqrt(len(found))
+    assert shift or found.min() < 0  # it may be negative: it is no square
+
+
+def test_it_is_the_mean_over_pairs() -> None:
+    codes, draws = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(0)).double()
+    for kernel in (RBF(), InverseMultiquadric(), InverseMultiquadric((0.3, 2.0))):
+
+        def k(a, b, kernel=kernel):
+            return float(kernel((a - b).square().sum(), SPREAD))
+
+        pairs = [(i, j) for i in range(6) for j in range(6)]
+        within = np.mean(
+            [k(codes[i], codes[j]) + k(draws[i], draws[j]) for i, j in pairs if i != j]
+        )
+        across = np.mean([k(codes[i], draws[j]) for i, j in pairs])
+        found = float(mmd2_unbiased(codes, draws, kernel, SPREAD))
+        assert found == pytest.approx(within - 2 * across, abs=1e-12)
+        assert float(kernel(torch.zeros(1), SPREAD)) == 1.0
+
+
+def test_the_kernels_are_those_of_the_equations() -> None:
+    d2 = torch.tensor([0.0, 3.0, 50.0], dtype=torch.float64)
+    multiquadric = np.mean([s * 6.0 / (s * 6.0 + d2.numpy()) for s in SCALES], axis=0)
+    gaussian = np.mean([np.exp(-d2.numpy() / (s * 6.0)) for s in SCALES], axis=0)
+    np.testing.assert_allclose(InverseMultiquadric()(d2, SPREAD), multiquadric, rtol=1e-12)
+    np.testing.assert_allclose(RBF()(d2, SPREAD), gaussian, rtol=1e-12)
+    z = torch.randn(100_000, 3, generator=torch.Generator().manual_seed(0))
+    assert float(spread_of(z)) == pytest.approx(6.0, rel=5 * math.sqrt(2 / 300_000))
+
+
+def autoencoder(prior=None):
+    torch.manual_seed(0)
+    return VAE(
+        prior or StandardNormal(2),
+        Conditional(MLP(32), Normal(4, scale=0.5), given=2),
+        Conditional(MLP(32), Normal(2), given=4),
+    )
+
+
+def test_its_width_is_that_of_the_prior() -> None:
+    x = Batch((torch.randn(50, 4),), {})
+    for scale in (1.0, 5.0):
+        state = MMD().init(autoencoder(StandardNormal(2, scale=scale)), x)
+        # Of 1000 draws of two units: the SE of a variance is √(2/1000) of it.
+        assert float(state.spread) == pytest.approx(4 * scale**2, rel=5 * math.sqrt(1 / 1000))
+
+
+DATA = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor(
+    [[3.0, 0.0, 1.0, 1.0], [0.0, 3.0, 1.0, -1.0]]
+)
+
+
+@pytest.mark.parametrize("kernel", [InverseMultiquadric(), RBF()], ids=["IMQ", "RBF"])
+def test_codes_come_to_the_prior(kernel) -> None:
+    """Without it codes are where they are; with it a classifier finds little: under 0.6, where the
+    SE is 0.011 of 2000 held-out draws."""
+    found = {}
+    for weight in (0.0, 300.0):
+        vae = autoencoder(StandardNormal(2, scale=2.0))
+        history, _ = fit(
+            vae, DATA, objective=MMD(kernel, weight=weight), epochs=15, batch_size=200,
+            optimizer=(torch.optim.Adam, {"lr": 5e-3}), seed=0, progress=False,
+        )  # fmt: skip
+        found[weight] = aggregate_match(vae, DATA).classifier.accuracy
+        assert {"reconstruction", "mmd2"} <= set(history.columns)
+    assert found[0.0] > 0.7 and found[300.0] < 0.6
+
+
+@pytest.mark.parametrize("kind", ["mixture", "vamp"])
+def test_a_prior_stays_and_that_is_said(kind) -> None:
+    prior = GaussianMixture(torch.randn(3, 2), learned=True) if kind == "mixture" else None
+    vae = autoencoder(prior or VampPrior(DATA[:5]))
+    before = {k: v.clone() for k, v in vae.prior.state_dict().items()}
+    with pytest.warns(UserWarning, match="do not move.*learn_prior=True"):
+        fit(vae, DATA[:100], objective=MMD(), epochs=2, progress=False)
+    assert all(torch.equal(v, before[k]) for k, v in vae.prior.state_dict().items())
+
+
+def test_early_stopping_is_by_the_loss() -> None:
+    history, _ = fit(
+        autoencoder(), DATA[:400], objective=MMD(), epochs=4, validation=0.25, patience=2, seed=0,
+        progress=False,
+    )  # fmt: skip
+    assert "validation_mmd2" in history.columns
+    assert MMD().score({"loss": 2.0}) == -2.0
+
+
+def test_it_is_a_loss_of_svi_and_of_one_row() -> None:
+    import pyro
+
+    vae, x = autoencoder(), DATA[:64]
+    svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), MMD())
+    first, *_, last = (svi.step(x) for _ in range(40))
+    assert last < first
+    history, _ = fit(vae, DATA[:65], objective=MMD(), epochs=1, batch_size=64, progress=False)
+    assert np.isfinite(history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: MMD(weight=-1), "weight=-1"),
+        (lambda: MMD(kernel=RBF), "mind the brackets"),
+        (lambda: RBF(()), "scales=()"),
+        (lambda: InverseMultiquadric((1.0, 0.0)), "scales="),
+    ],
+)
+def test_bad_arguments_are_refused(build, said) -> None:
+    with pytest.raises(ValueError) as error:
+        build()
+    assert said in str(error.value) and "expected" in str(error.value) and "Try" in str(error.value)
+
+
+# Holes
+
+
+def gaussians(n, seed, dims=2):
+    return np.random.default_rng(seed).standard_normal((n, dims))
+
+
+def test_codes_of_the_priors_law_leave_no_holes_beyond_its_own() -> None:
+    """Shares of 400 draws differ by a Normal with the errors stated, and those of the balls: over
+    100 runs no more than 12 beyond 2 of the errors stated (15 for balls that were independent)."""
+    beyond = 0
+    for seed in range(100):
+        found = coverage(*(gaussians(400, 3 * seed + k) for k in range(3)))
+        beyond += abs(found.share - found.reference) > 2 * math.hypot(found.se, found.reference_se)
+    assert beyond <= 15
+
+
+def test_a_missing_half_is_a_hole_of_half_the_draws() -> None:
+    """Codes with z₀ > 0 alone: of the other half, only draws near the border are in a ball."""
+    prior, codes, again = (gaussians(2000, k) for k in range(3))
+    codes[:, 0] = abs(codes[:, 0])
+    found = coverage(prior, codes, again)
+    assert 0.5 < found.share < 0.6 and found.reference > 0.97
+    holes = found.holes
+    assert (found.distances[holes] > 1).all() and (np.diff(found.distances[holes]) <= 0).all()
+    assert (prior[holes, 0] < 0.3).mean() > 0.9
+    assert len(holes) == round((1 - found.share) * 2000)
+
+
+def test_distances_are_those_of_the_definition() -> None:
+    prior, codes, again = gaussians(30, 0), gaussians(40, 1), gaussians(40, 2)
+    found = coverage(prior, codes, again, neighbours=3)
+    apart = np.linalg.norm(codes[:, None] - codes[None], axis=-1)
+    radii = np.sort(apart, axis=1)[:, 3]
+    expected = (np.linalg.norm(prior[:, None] - codes[None], axis=-1) / radii).min(1)
+    np.testing.assert_allclose(found.distances, expected, rtol=1e-9)
+
+
+def test_equal_codes_hold_themselves_alone() -> None:
+    classes = np.eye(3)[np.arange(60) % 3]
+    found = coverage(classes, classes, classes)
+    assert found.share == 1.0 and found.reference == 1.0
+    assert coverage(classes + 0.1, classes, classes).share == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"neighbours": 0}, "neighbours"),
+        ({"neighbours": 50}, "codes"),
+        ({"codes": np.zeros((40, 3))}, "one width"),
+        ({"again": np.zeros((39, 2))}, "as many again"),
+        ({"prior": np.full((40, 2), np.nan)}, "prior"),
+    ],
+)
+def test_bad_samples_are_refused(arguments, said) -> None:
+    good = {"prior": gaussians(40, 0), "codes": gaussians(40, 1), "again": gaussians(40, 2)}
+    with pytest.raises(ValueError, match=said):
+        coverage(**{**good, **arguments})
+
+
+def test_holes_are_in_the_diagnosis_and_drawn() -> None:
+    vae = autoencoder(StandardNormal(2, scale=2.0))
+    fit(vae, DATA, objective=MMD(weight=0.0), epochs=2, seed=0, progress=False)
+    d = diagnose(vae, DATA[:300], budget=0, num_samples=50)
+    (said,) = [f for f in d.findings if f.check == "holes in q(z)"]
+    assert said.grade in ("bad", "look", "good", "unknown")
+    assert len(d.coverage.distances) == 300
+    assert plots.holes(d.coverage, d.samples).axes
+    assert plots.holes(d.coverage, np.random.default_rng(0).random((300, 8, 8))).axes
+    with pytest.raises(ValueError, match="expected one for each"):
+        plots.holes(d.coverage, d.samples[:5])
+    found = prior_coverage(vae, DATA[:300])
+    assert len(found.draws.data["x"]) == 300 and 0 <= found.share <= 1
+    assert "Coverage(N=300" in repr(found)
