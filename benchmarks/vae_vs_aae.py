@@ -5,7 +5,7 @@ Two layers of 400 each way, ReLU, z = 8, Bernoulli pixels, Adam at 1e-3 falling 
 the test images: weights of critic and kernel stand in CELLS, several of each, so that one sees what
 they do.
 
-- log p(x): held-out, by 5000 importance samples from the *same* kind of guide, fitted afresh to
+- log p(x): held-out, by 1000 importance samples from the *same* kind of guide, fitted afresh to
   those images with the decoder frozen (an AAE's own encoder was never trained towards p(z|x)); and
   by annealed importance sampling on 100 of them, which no guide can mislead. Its own encoder's
   evidence stands beside it.
@@ -58,7 +58,7 @@ from ppl_vae.objectives import Objective
 from ppl_vae.posterior import PriorCoverage
 
 LATENT, HIDDEN, EPOCHS, BATCH, SEED = 8, 400, 100, 100, 0
-DRAWS, HELD, ANNEALED, SHOWN = 5000, 2000, 100, 64
+DRAWS, HELD, ANNEALED, SHOWN = 1000, 2000, 100, 64
 FALLING = torch.optim.lr_scheduler.CosineAnnealingLR
 
 
