@@ -3,8 +3,8 @@
 q(z) is the law of the prior (500 runs: the level, with the 99.9 % limit of the binomial around the
 level that a test can attain), or differs from it (100 runs each) by a shift of 0.2 sd in every
 coordinate, by a scale of 0.8, or, of a prior of ten far Gaussians, by one that is missing. D = 2,
-8, 40. Kernel, classifier, single units (Holm), and all three together (Holm), at level 0.05. Every run
-has draws of its own. What each should find was named in CATCHES before any run.
+8, 40. Kernel, classifier, single units (Holm), and all three together (Holm), at level 0.05. Every
+run has draws of its own. What each should find was named in CATCHES before any run.
 
 An hour and a half on one core: --work keeps what each piece gave, and two processes may share it.
 

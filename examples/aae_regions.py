@@ -57,7 +57,15 @@ aae = VAE(
     Conditional(MLP(128, 128), Normal(2), given=(8, 8)),
 )
 objective = Adversarial(MLP(128, 128), weight=100.0, given=("label",))
-fit(aae, {"x": x, "label": few}, objective=objective, epochs=50, batch_size=64, seed=0, progress=False)
+fit(
+    aae,
+    {"x": x, "label": few},
+    objective=objective,
+    epochs=50,
+    batch_size=64,
+    seed=0,
+    progress=False,
+)
 
 codes = posterior_predictive(aae, {"x": x, "label": few}, 1, seed=0).latents["z"][0]
 # The place along the roll: the stretch whose points are the nearest.

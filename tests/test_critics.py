@@ -331,6 +331,29 @@ def test_a_prior_that_learns_ends_where_codes_are() -> None:
     assert abs(float(pyro.param("scale").detach()) - 0.5) < 5 * 0.5 / math.sqrt(8000)
 
 
+@pytest.mark.parametrize("weight", [0.5, 20.0])
+def test_the_history_is_what_was_minimised(weight) -> None:
+    """loss = −reconstruction + weight · adversarial, and the gradient has the weight in it."""
+    x = torch.randn(64, 4)
+    history, _ = fit(autoencoder(), x, objective=Adversarial(MLP(8), weight=weight), epochs=3,
+                     seed=0, progress=False)  # fmt: skip
+    expected = weight * history["adversarial"] - history["reconstruction"]
+    np.testing.assert_allclose(history["loss"], expected, rtol=1e-5)
+    program = autoencoder()
+    objective = Adversarial(MLP(8), weight=weight)
+    state = state_of(program, objective, x)
+    generator, _ = objective.phases(program, state)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parts = generator.loss(state, x)[1]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        z = program.guide(x).detach().requires_grad_()
+    lost = NonSaturating().generator(state.critics[0](z)).sum()
+    (gradient,) = torch.autograd.grad(weight * lost, z)
+    assert float(parts["critic_gradient"]) == pytest.approx(float(gradient.norm(dim=1).sum()))
+
+
 def test_critic_steps_are_taken() -> None:
     for steps in (1, 3):
         state = fit(
@@ -403,6 +426,8 @@ def test_instance_noise_is_there_and_falls_to_nothing() -> None:
         both = shown(autoencoder(), noisy, epoch, x=x)[0]
         # Of a prior's variance, 1 + sd²; its SE over 8000 numbers is √(2/8000) of it.
         assert float(both[0].var()) == pytest.approx(1 + sd**2, rel=5 * math.sqrt(2 / 8000))
+        codes = float(plain[1].var())  # a spread of their own, and as much more
+        assert float(both[1].var()) == pytest.approx(codes + sd**2, rel=0.1)
     assert float(plain[0].var()) == pytest.approx(1, rel=5 * math.sqrt(2 / 8000))
 
 

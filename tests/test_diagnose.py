@@ -178,7 +178,7 @@ def test_every_part_runs_on_every_program(name: str) -> None:
     assert all(getattr(found, part) is not None for part in PARTS)
     assert set(found.seconds) == {"evidence, codes and match", *(s.name for s in stages.STAGES)}
     checks = [f.check for f in found.findings]
-    assert len(checks) == 11 and all(f.verdict and f.value for f in found.findings)
+    assert len(checks) == 12 and all(f.verdict and f.value for f in found.findings)
     said = str(found)
     assert all(c.split(":")[0] in said for c in checks)
     assert ("As expected" in said) == (name == "AAE" and found.calibration.p_value <= 0.05)

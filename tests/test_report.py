@@ -37,7 +37,7 @@ from ppl_vae.training.progress import Bar
 
 SECTIONS = (
     *("fitted", "findings", "training", "reconstructions", "samples", "latent-space"),
-    *("three-terms", "evidence", "khat", "active-units", "match", "notes"),
+    *("three-terms", "evidence", "khat", "active-units", "match", "holes", "notes"),
 )
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -125,6 +125,7 @@ def aae(images: tuple[np.ndarray, np.ndarray]) -> Diagnosis:
 def bare(d: Diagnosis, *kept: str) -> Diagnosis:
     """Without most of what takes long to draw."""
     parts = {"history", "terms", "evidence", "fresh_evidence", "code_means", "match", "active"}
+    parts |= {"coverage"}
     return dataclasses.replace(d, **dict.fromkeys(parts - set(kept)))
 
 
@@ -203,7 +204,7 @@ def guide_of_shared(x: torch.Tensor) -> None:
         (
             only_shared,
             guide_of_shared,
-            {"three-terms", "evidence", "khat", "latent-space", "active-units", "match"},
+            {"three-terms", "evidence", "khat", "latent-space", "active-units", "match", "holes"},
         ),
     ],
 )

@@ -21,7 +21,7 @@ from ppl_vae.programs.runs import run
 from ppl_vae.programs.vae import VAE
 from ppl_vae.training.loop import Loop
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Checkpoint:
