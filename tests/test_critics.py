@@ -467,9 +467,9 @@ def test_each_critic_is_shown_its_own_latents_and_classes_by_their_probabilities
     assert z_real.shape == z_fake.shape == (500, 2) and y_real.shape == y_fake.shape == (500, 3)
     assert set(y_real.unique().tolist()) == {0.0, 1.0}  # drawn: one of three
     assert torch.allclose(y_fake.sum(1), torch.ones(500)) and 0 < float(y_fake.min())
-    ((together, _),) = shown(with_classes(), Adversarial({"y, z": Seen}), x=x)
+    ((together, _),) = shown(with_classes(), Adversarial({("y", "z"): Seen}), x=x)
     assert together.shape == (500, 5)
-    for wrong in ({"y": Seen}, {"y": Seen, "z": Seen, "w": Seen}, {"y": Seen, "y, z": Seen}):
+    for wrong in ({"y": Seen}, {"y": Seen, "z": Seen, "w": Seen}, {"y": Seen, ("y", "z"): Seen}):
         with pytest.raises(ValueError, match=r"latents \['y', 'z'\].*Try critic="):
             Adversarial(wrong).init(with_classes(), Batch((x,), {}))
 

@@ -12,7 +12,6 @@ from pyro.poutine import Trace
 from pyro.poutine.block_messenger import BlockMessenger
 from torch import Tensor, nn
 
-from ppl_vae.conditional import NetBuilder
 from ppl_vae.data.batches import Batch
 from ppl_vae.nets import MLP
 from ppl_vae.objectives.codes import (
@@ -26,7 +25,7 @@ from ppl_vae.objectives.codes import (
     warn_of_idle_prior,
 )
 from ppl_vae.objectives.critic_losses import CriticLoss, NonSaturating
-from ppl_vae.objectives.critics import AdversarialState, build
+from ppl_vae.objectives.critics import AdversarialState, Nets, build
 from ppl_vae.objectives.phases import Optimizer, Parts, Phase, Schedule
 from ppl_vae.programs.modes import on_copies, probing
 from ppl_vae.programs.program import of_functions
@@ -58,7 +57,7 @@ class Adversarial:
     Args:
         critic: Builder ``(in_features, 1) -> nn.Module`` of a net that gives scores; or several by
             the latents each is shown, ``{"y": MLP(64), "z": MLP(64)}``. Critics of single latents
-            match q(y) and q(z), not their dependence; one critic of both, or ``{"y, z": ...}``,
+            match q(y) and q(z), not their dependence; one critic of both, ``{("y", "z"): ...}``,
             does. Without BatchNorm: batches of codes and of the prior are normalised apart, which
             hides from it what it is to find.
         loss: `NonSaturating`, `LeastSquares`, `Hinge` or `Wasserstein`.
@@ -87,7 +86,7 @@ class Adversarial:
         10.0
     """
 
-    critic: NetBuilder | Mapping[str, NetBuilder] = field(default_factory=lambda: MLP(128, 128))
+    critic: Nets = field(default_factory=lambda: MLP(128, 128))
     loss: CriticLoss = NonSaturating()
     weight: float = 10.0
     critic_steps: int = 1

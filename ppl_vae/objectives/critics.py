@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from pyro.poutine import Trace
@@ -16,6 +17,9 @@ from ppl_vae.objectives.critic_losses import CriticLoss, gradient_penalty
 from ppl_vae.objectives.phases import ObjectiveState, Parts
 from ppl_vae.programs.modes import probing
 from ppl_vae.programs.traces import Structure
+
+Nets: TypeAlias = NetBuilder | Mapping[str | tuple[str, ...], NetBuilder]
+"""A builder of one critic of all latents, or one for each latent or tuple of latents."""
 
 FLAT = 0.01  # a slope of the critic's loss below which a score teaches it nothing
 
@@ -106,7 +110,7 @@ class AdversarialState(ObjectiveState):
 
 
 def build(
-    nets: NetBuilder | Mapping[str, NetBuilder],
+    nets: Nets,
     given: Sequence[str],
     trace: Trace,
     batch: Batch,
@@ -117,19 +121,18 @@ def build(
     Raises:
         ValueError: If a net is none, or latents and critics do not fit together.
     """
-    groups = nets if isinstance(nets, Mapping) else {", ".join(found.latents): nets}
-    groups_of = {k: tuple(n.strip() for n in k.split(",")) for k in groups}
-    named = [n for group in groups_of.values() for n in group]
+    given_by = nets if isinstance(nets, Mapping) else {found.latents: nets}
+    groups = {(k,) if isinstance(k, str) else tuple(k): net for k, net in given_by.items()}
+    named = [n for latents in groups for n in latents]
     if set(named) != set(found.latents) or len(named) != len(set(named)):
         each = ", ".join(f"{n!r}: MLP(128, 128)" for n in found.latents)
         raise ValueError(
-            f"Got critics of {list(groups)} for the latents {list(found.latents)}; expected each "
+            f"Got critics of {list(given_by)} for the latents {list(found.latents)}; expected each "
             f"latent under one critic. Try critic={{{each}}}, or one builder for all of them side "
             "by side."
         )
     critics = []
-    for key, builder in groups.items():
-        latents = groups_of[key]
+    for latents, builder in groups.items():
         rows = _rows(trace, batch, found, latents, given).detach()
         net = builder(rows.shape[-1], 1)
         if not isinstance(net, nn.Module):
