@@ -12,6 +12,7 @@ from torch import nn
 
 from ppl_vae import (
     MLP,
+    MMD,
     VAE,
     Adversarial,
     Conditional,
@@ -27,6 +28,7 @@ from ppl_vae import (
     fit,
 )
 from ppl_vae.data import Batch
+from ppl_vae.distributions import SampleOnly
 from ppl_vae.objectives.critics import Critic
 from ppl_vae.training import compiled as module
 from ppl_vae.training.adversary import EPOCHS, adversary
@@ -106,8 +108,9 @@ RATIO = SHIFT**2 / 2 - SHIFT * GRID[:, 0]  # log p(z) / q(z)
     ids=["non-saturating", "least squares", "wasserstein"],
 )
 def test_the_best_score_is_that_of_the_theory(loss, net, best) -> None:
-    """Of 600,000 pairs of draws a logistic slope has an SE of about 0.003; Adam's last steps are
-    of about 1e-3. 0.03 is ten such errors; a loss whose sides are exchanged is off by over 1."""
+    """Of 600,000 pairs of draws a logistic slope and intercept have SEs of about 0.003; Adam's last
+    steps are of about 1e-3. Ten such errors, times the distance from 0 (3 at most) for a score:
+    0.1; a loss whose sides are exchanged is off by over 1."""
     critic, _, _ = trained(loss, net)
     with torch.no_grad():
         score = critic(GRID)
@@ -116,7 +119,7 @@ def test_the_best_score_is_that_of_the_theory(loss, net, best) -> None:
         assert abs(float(slope.norm()) - 1 - SHIFT / (2 * loss.penalty)) < 0.03
         assert float(slope[0]) < -1
     else:
-        assert (score - best).abs().max() < 0.03 * (1 + best.abs().max())
+        assert (score - best).abs().max() < 0.1
 
 
 def integral(function):
@@ -148,7 +151,8 @@ def test_the_critics_loss_at_its_best_is_that_of_the_theory(loss, net, least) ->
 
 
 def test_the_wasserstein_critic_measures_the_distance() -> None:
-    """W₁ of a shift is the shift; the penalty makes it (1 + m / 2λ) of it, within 5 SE and 0.01."""
+    """W₁ of a shift is the shift; the penalty makes it (1 + m / 2λ) of it: 5 SE, and 0.02 for a
+    slope whose direction is learnt of batches."""
     _, real, fake = trained(Wasserstein(5.0), linear)
     se = float(((real.var() + fake.var()) / len(real)).sqrt())
     expected = SHIFT * (1 + SHIFT / 10)
@@ -173,6 +177,11 @@ def test_the_encoder_is_pulled_towards_the_prior(loss) -> None:
 def test_a_constant_critic_fares_as_it_should() -> None:
     net = nn.Linear(2, 1)
     nn.init.zeros_(net.weight)
+    nn.init.zeros_(net.bias)
+    critic = Critic("critic", ("z",), (), net, 2)
+    for loss in LOSSES:  # a guess in every case
+        _, parts = critic.lesson(torch.randn(40, 2), torch.randn(40, 2), loss)
+        assert parts["critic_accuracy"] == 20
     nn.init.constant_(net.bias, 30.0)
     critic = Critic("critic", ("z",), (), net, 2)
     _, parts = critic.lesson(torch.randn(40, 2), torch.randn(40, 2), NonSaturating())
@@ -418,16 +427,17 @@ def shown(program, objective, epoch=0.0, **data):
 
 
 def test_instance_noise_is_there_and_falls_to_nothing() -> None:
-    x = torch.randn(4000, 4)
-    plain = shown(autoencoder(), Adversarial(Seen), x=x)[0]
+    torch.manual_seed(0)
+    x, program = torch.randn(4000, 4), autoencoder()
+    plain = shown(program, Adversarial(Seen), x=x)[0]
     for epoch, sd in ((0.0, 2.0), (5.0, 1.0), (10.0, 0.0), (20.0, 0.0)):
         noisy = Adversarial(Seen, instance_noise=2.0, noise_epochs=10)
-        torch.manual_seed(0)
-        both = shown(autoencoder(), noisy, epoch, x=x)[0]
+        both = shown(program, noisy, epoch, x=x)[0]
         # Of a prior's variance, 1 + sd²; its SE over 8000 numbers is √(2/8000) of it.
         assert float(both[0].var()) == pytest.approx(1 + sd**2, rel=5 * math.sqrt(2 / 8000))
-        codes = float(plain[1].var())  # a spread of their own, and as much more
-        assert float(both[1].var()) == pytest.approx(codes + sd**2, rel=0.1)
+        # Codes have a spread of their own, and as much more; both variances have that SE, or so.
+        codes = float(plain[1].var())
+        assert float(both[1].var()) == pytest.approx(codes + sd**2, rel=10 * math.sqrt(2 / 8000))
     assert float(plain[0].var()) == pytest.approx(1, rel=5 * math.sqrt(2 / 8000))
 
 
@@ -496,6 +506,149 @@ def with_seed():
     return with_classes()
 
 
+def padded(seen=None):
+    """Rows that a mask leaves out, as padding is: latents and data."""
+
+    def model(x, seen):
+        with pyro.plate("data", len(x)), pyro.poutine.mask(mask=seen):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = pyro.param("a", torch.tensor(1.0)) * z
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(x, seen):
+        with pyro.plate("data", len(x)), pyro.poutine.mask(mask=seen):
+            loc = pyro.param("b", torch.tensor(0.5)) * x
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    return Program(model, guide)
+
+
+@pytest.mark.parametrize(
+    "objective", [Adversarial(linear, loss=loss) for loss in LOSSES] + [MMD()],
+    ids=lambda o: type(getattr(o, "loss", o)).__name__,
+)  # fmt: skip
+def test_rows_that_a_mask_leaves_out_count_nowhere(objective) -> None:
+    """What stands in padding changes no loss, no gradient and no figure of a critic."""
+    x, seen = torch.randn(20, 2), torch.arange(20) < 12
+    found = []
+    for filler in (0.0, 100.0):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        program = padded()
+        data = torch.where(seen[:, None], x, torch.tensor(filler))
+        state = objective.init(program, Batch((data, seen), {}))
+        losses = []
+        for phase in objective.phases(program, state):
+            with torch.random.fork_rng():
+                torch.manual_seed(1)
+                loss, parts = phase.loss(state, data, seen)
+            loss.backward()
+            losses += [loss.detach(), *parts.values()]
+        found.append([*losses, pyro.param("b").unconstrained().grad.clone()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_it_can_be_evaluated_and_starts_anew_where_the_store_does() -> None:
+    x = torch.randn(32, 4)
+    for loss in LOSSES:
+        pyro.clear_param_store()
+        program, objective = autoencoder(), Adversarial(MLP(4), loss=loss)
+        svi = pyro.infer.SVI(program.model, program.guide, pyro.optim.Adam({"lr": 0.01}), objective)
+        assert math.isfinite(svi.step(x)) and math.isfinite(svi.evaluate_loss(x))
+    pyro.clear_param_store()
+    first = objective._svi[next(iter(objective._svi))][1].critics[0]
+    svi.step(x)
+    assert objective._svi[next(iter(objective._svi))][1].critics[0] is not first
+    with pytest.raises(ValueError, match="optimizer of its own"):
+        Adversarial(critic_optimizer=SGD)(program.model, program.guide, x)
+
+
+def test_classes_that_are_drawn_with_a_gradient_stay_drawn() -> None:
+    from ppl_vae.objectives.codes import ClassProbabilities
+
+    with ClassProbabilities():
+        y = pyro.sample("y", dist.OneHotCategoricalStraightThrough(torch.ones(3)))
+    assert set(y.tolist()) == {0.0, 1.0}
+
+
+def test_a_prior_learns_beside_classes_that_no_mass_scores() -> None:
+    pyro.clear_param_store()
+    nets = Nets()
+
+    def model(x):
+        pyro.module("nets", nets)
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.OneHotCategorical(torch.ones(3)))
+            loc = pyro.param("loc", torch.zeros(2))
+            z = pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+            mean = nets.decoder(torch.cat([y, z], -1))
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    program = Program(model, nets.guide, modules=[nets])
+    fit(program, torch.randn(64, 4), objective=Adversarial(MLP(8), learn_prior=True), epochs=2,
+        progress=False)  # fmt: skip
+    assert pyro.param("loc").detach().abs().min() > 0
+
+
+def test_a_prior_that_is_only_drawn_from_is_said_to_stay() -> None:
+    class Push(nn.Module):
+        event_shape = torch.Size([2])
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self):
+            draw = lambda shape: self.linear(torch.randn(*shape, 2))  # noqa: E731
+            return SampleOnly(draw, self.event_shape)
+
+    with pytest.warns(UserWarning, match=r"'prior.linear.bias'.*do not move"):
+        Adversarial(MLP(4)).init(autoencoder(Push()), Batch((torch.randn(8, 4),), {}))
+
+
+def test_covariates_of_a_plate_that_picks_rows_are_refused() -> None:
+    def model(x, label):
+        with pyro.plate("data", len(x), subsample_size=4) as rows:
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = pyro.param("a", torch.tensor(1.0)) * z
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x[rows])
+
+    def guide(x, label):
+        with pyro.plate("data", len(x), subsample_size=4) as rows:
+            loc = pyro.param("b", torch.tensor(0.5)) * x[rows]
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    pyro.clear_param_store()
+    batch = Batch((), {"x": torch.randn(8, 2), "label": torch.arange(8.0)[:, None]})
+    with pytest.raises(ValueError, match="picks rows of its own"):
+        Adversarial(MLP(4), given=("label",)).init(Program(model, guide), batch)
+
+
+def test_a_label_that_is_no_class_is_found_in_a_graph_too(monkeypatch) -> None:
+    monkeypatch.setattr(module, "compiled", lambda graph, _: module.interpreted(graph))
+    net = nn.Linear(4, 3)
+
+    def model(x, label):
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+            code = nn.functional.one_hot(label, 3).to(x)
+            pyro.sample("x", dist.Normal(net(z) + code, 1.0).to_event(1), obs=x)
+
+    def guide(x, label):
+        with pyro.plate("data", len(x)):
+            scale = pyro.param("s", torch.tensor(1.0))
+            pyro.sample("z", dist.Normal(scale * x.new_zeros(len(x), 4), 1.0).to_event(1))
+
+    pyro.clear_param_store()
+    label = torch.arange(40) % 3
+    label[-1] = 7
+    with pytest.raises((RuntimeError, ValueError), match="[Cc]lass values"):
+        fit(Program(model, guide), (torch.randn(40, 3), label), epochs=3, batch_size=8, seed=3,
+            progress=False, compile=True)  # fmt: skip
+
+
 # Words of warning
 
 
@@ -503,15 +656,21 @@ def test_the_adversary_is_said_to_have_won_or_to_be_blind_once() -> None:
     """A healthy game, one that is at its end, and one that is switched off."""
     healthy = {"critic_accuracy": 0.6, "critic_gradient": 1.0}
     won = {"critic_accuracy": 0.97, "critic_gradient": 1.0}
-    blind = {"critic_z_accuracy": 0.5, "critic_z_gradient": 1e-5}
-    assert adversary([healthy] * 50, 10.0) is None
-    assert "has won" in adversary([healthy] * 5 + [won] * EPOCHS, 10.0)
-    assert adversary([won] * (EPOCHS - 1), 10.0) is None
-    assert adversary([won] * (EPOCHS + 1), 10.0) is None  # said before
-    assert "The critic of z" in adversary([blind] * EPOCHS, 10.0)
-    assert "it is blind" in adversary([blind] * EPOCHS, 10.0)
-    assert adversary([blind] * EPOCHS, 0.0) is None
-    assert adversary([{"elbo": -3.0}] * 50, 1.0) is None
+    blind = {"critic_my_z_accuracy": 0.5, "critic_my_z_gradient": 1e-5}
+    assert not adversary([healthy] * 50, 10.0)
+    (said,) = adversary([healthy] * 5 + [won] * EPOCHS, 10.0)
+    assert "has won" in said
+    assert not adversary([won] * (EPOCHS - 1), 10.0)
+    assert not adversary([won] * (EPOCHS + 1), 10.0)  # said before
+    (said,) = adversary([blind] * EPOCHS, 10.0)
+    assert said.startswith("The critic of my_z has") and "it is blind" in said
+    assert not adversary([blind] * EPOCHS, 0.0)
+    # A small weight is no blindness: the gradient is judged before it is weighed.
+    light = {"critic_accuracy": 0.5, "critic_gradient": 3e-5}
+    assert not adversary([light] * EPOCHS, 1e-4) and adversary([light] * EPOCHS, 1.0)
+    assert len(adversary([{**blind, **won}] * EPOCHS, 10.0)) == 2
+    others = {"elbo": -3.0, "label_accuracy": 0.99}
+    assert not adversary([others] * EPOCHS, 1.0)
 
 
 def test_a_dead_critic_is_noticed_while_training() -> None:
@@ -529,6 +688,21 @@ def test_a_dead_critic_is_noticed_while_training() -> None:
 # What is refused
 
 
+class Mean:
+    """A loss that gives a mean, as everybody writes it."""
+
+    penalty = 0.0
+
+    def critic(self, real, fake):
+        return (fake - real).mean()
+
+    def generator(self, fake):
+        return -fake.mean()
+
+    def boundary(self, real, fake):
+        return real.mean()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -536,9 +710,14 @@ def test_a_dead_critic_is_noticed_while_training() -> None:
         ({"critic_steps": True}, "critic_steps=True"),
         ({"instance_noise": -1.0}, "instance_noise=-1.0"),
         ({"noise_epochs": 3}, "noise_epochs=3"),
+        ({"instance_noise": 0.5, "noise_epochs": "5"}, "noise_epochs='5'"),
         ({"loss": Hinge}, "mind the brackets"),
         ({"loss": "hinge"}, "expected a critic's loss"),
+        ({"loss": Mean()}, "a value for each score"),
         ({"given": "label"}, r"given=\('label',\)"),
+        ({"given": None}, r"given=\('label',\)"),
+        ({"critic": {1: MLP(4)}}, "a critic of 1"),
+        ({"critic": {(): MLP(4)}}, "a critic of"),
         ({"critic": {"z": MLP(4)(2, 1)}}, "expected a builder"),
         ({"generator_optimizer": torch.optim.Adam}, "generator_optimizer=Adam"),
         ({"generator_schedule": SGD}, "without a generator_optimizer"),

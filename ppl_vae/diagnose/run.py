@@ -202,7 +202,7 @@ def _codes(
     if len(chosen) >= LEAST:  # of data that are given twice the codes are not independent
         found["match"] = diagnostics.match(codes[chosen], prior_codes, names=units, seed=seed)
         found["coverage"] = diagnostics.coverage(
-            prior_codes, codes[chosen], side_by_side(again, own, 1)[: len(chosen)]
+            prior_codes, codes[chosen], side_by_side(again, own, 1)[chosen]
         )
     return found
 

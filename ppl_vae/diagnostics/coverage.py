@@ -22,7 +22,8 @@ class Coverage(NamedTuple):
             the very law of the prior would show.
         reference_se: Its standard error.
         distances: Of each of the prior's draws from the code whose ball is the nearest, in radii
-            of that ball: above 1 where it lies in a hole, ``(M,)``.
+            of that ball: above 1 where it lies in a hole, infinite where balls have no size,
+            ``(M,)``.
         neighbours: k, the code at which a ball ends.
         num_codes: Codes N.
     """
@@ -53,10 +54,11 @@ def coverage(
 ) -> Coverage:
     """Give the share of a prior's draws inside the balls around codes, to the k-th nearest code.
 
-    The recall of Kynkäänniemi et al. 2019 (arXiv:1904.06991, eq. 1; number recalled, not checked),
-    with the prior in the place of real data. A draw outside all balls lies in a hole: the decoder
-    is asked there for what it never learned. Balls of an outlier are large, so that a high share
-    is no proof of a match (`match` is made for that), but a share below the reference is holes.
+    Coordinates are taken in units of the prior's standard deviation. The recall of Kynkäänniemi et
+    al. 2019 (arXiv:1904.06991, eq. 1; number recalled, not checked), with the prior in the place of
+    real data. A draw outside all balls lies in a hole: the decoder is asked there for what it never
+    learned. Balls of an outlier are large, so that a high share is no proof of a match (`match` is
+    made for that), but a share below the reference is holes.
 
     Args:
         prior: Draws z ~ p(z).
@@ -89,6 +91,10 @@ def coverage(
             f"{other.shape}; expected one width, and as many again as codes. Try draws of the same "
             "latents in the same order."
         )
+    # In units of the prior's own spread: a ball in other units would see the widest unit alone.
+    spread = np.concatenate([points, other]).std(0)
+    spread = np.where(spread > 0, spread, 1.0)
+    points, centres, other = points / spread, centres / spread, other / spread
     distances = _in_radii(points, centres, neighbours)
     share = float(np.mean(distances <= 1))
     reference = float(np.mean(_in_radii(points, other, neighbours) <= 1))
@@ -113,14 +119,14 @@ def _in_radii(points: Floats, centres: Floats, neighbours: int) -> Floats:
             for s in range(0, len(centres), BLOCK)
         ]
     )  # the 0th is the centre itself
-    # Balls of equal codes (classes, a collapsed guide) have no size, and hold themselves.
-    small = np.finfo(np.float64).tiny
-    return np.concatenate(
-        [
-            (cdist(points[s : s + BLOCK], centres) / np.maximum(radii, small)).min(axis=1)
-            for s in range(0, len(points), BLOCK)
-        ]
-    )
+    # Balls of equal codes (classes, a collapsed guide) have no size, and hold themselves alone.
+    found = []
+    for start in range(0, len(points), BLOCK):
+        apart = cdist(points[start : start + BLOCK], centres)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.where(apart == 0, 0.0, apart / radii)
+        found.append(ratios.min(axis=1))
+    return np.concatenate(found)
 
 
 def _se(share: float, count: int) -> float:

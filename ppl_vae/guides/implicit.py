@@ -17,8 +17,8 @@ class Implicit(nn.Module):
     """z = net(x, ε) with ε ~ N(0, I): the net makes of noise what distribution it likes.
 
     The "universal approximator posterior" of Makhzani et al. 2015 (arXiv:1511.05644, section 2):
-    its density is unknown, so it trains under `Adversarial` alone, and an ELBO, evidence and log
-    weights are refused.
+    its density is unknown, so it trains under `Adversarial` and `MMD` alone, and an ELBO, evidence
+    and log weights are refused.
 
     Args:
         net: A builder ``(in_features, out_features) -> nn.Module``; it sees contexts and noise in

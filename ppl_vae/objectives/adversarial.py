@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+import pyro
 import torch
 from pyro.poutine import Trace
 from pyro.poutine.block_messenger import BlockMessenger
@@ -16,6 +17,7 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.nets import MLP
 from ppl_vae.objectives.codes import (
     coded_structure,
+    counted,
     idle_codes,
     prior_run,
     reach,
@@ -108,15 +110,25 @@ class Adversarial:
                     f"Got {name}={value!r}; expected a finite number of 0 or more. Try "
                     f"{name}={10.0 if name == 'weight' else 0.1}."
                 )
-        if self.noise_epochs is not None and not (self.instance_noise and self.noise_epochs > 0):
+        epochs = self.noise_epochs
+        if epochs is not None and not (
+            self.instance_noise and isinstance(epochs, Real) and 0 < epochs < float("inf")
+        ):
             raise ValueError(
-                f"Got noise_epochs={self.noise_epochs!r} with instance_noise="
-                f"{self.instance_noise!r}; expected epochs above 0 in which some noise falls to 0. "
-                "Try instance_noise=0.5, noise_epochs=20."
+                f"Got noise_epochs={epochs!r} with instance_noise={self.instance_noise!r}; "
+                "expected epochs above 0 in which some noise falls to 0. Try instance_noise=0.5, "
+                "noise_epochs=20."
             )
         steps = self.critic_steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ValueError(f"Got critic_steps={steps!r}; expected a positive integer. Try 1.")
+        for key in self.critic if isinstance(self.critic, Mapping) else ():
+            names = (key,) if isinstance(key, str) else key
+            if not isinstance(names, tuple) or not names or not _are_names(names):
+                raise ValueError(
+                    f"Got a critic of {key!r}; expected a latent, or a tuple of latents. Try "
+                    'critic={"z": MLP(128, 128)}.'
+                )
         nets = self.critic.values() if isinstance(self.critic, Mapping) else [self.critic]
         for net in nets:
             if isinstance(net, nn.Module) or not callable(net):
@@ -124,14 +136,10 @@ class Adversarial:
                     f"Got a {type(net).__name__} as critic; expected a builder (in_features, 1) -> "
                     "nn.Module, so that it can be sized to the latents. Try MLP(128, 128)."
                 )
-        if isinstance(self.loss, type) or not hasattr(self.loss, "generator"):
+        _check_loss(self.loss)
+        if not isinstance(self.given, tuple) or not _are_names(self.given):
             raise ValueError(
-                f"Got loss={self.loss!r}; expected a critic's loss. Try NonSaturating(), "
-                "LeastSquares(), Hinge() or Wasserstein(): mind the brackets."
-            )
-        if isinstance(self.given, str):
-            raise ValueError(
-                f"Got given={self.given!r}; expected a tuple of names. Try given=({self.given!r},)."
+                f"Got given={self.given!r}; expected a tuple of names. Try given=('label',)."
             )
         for name in ("critic_optimizer", "generator_optimizer"):
             spec = getattr(self, name)
@@ -181,7 +189,9 @@ class Adversarial:
             parts: Parts = {}
             for critic in state.critics:
                 z = self._noisy(critic.shown(guide, batch, state.found), state, critic.width)
-                value, gradient = critic.fooled(z, self.loss)
+                value, gradient = critic.fooled(
+                    z, self.loss, counted(guide, state.found, critic.latents)
+                )
                 total = total + value
                 if gradient is not None:
                     parts[f"{critic.name}_gradient"] = self.weight * gradient.norm(dim=1).sum()
@@ -224,19 +234,19 @@ class Adversarial:
                     self._noisy(critic.shown(run, batch, state.found), state, critic.width)
                     for run in (real, fake)
                 )
-                value, more = critic.lesson(drawn, coded, self.loss)
+                rows = counted(fake, state.found, critic.latents)
+                value, more = critic.lesson(drawn, coded, self.loss, rows)
                 total, parts = total + value, {**parts, **more}
-            return total, parts
+            return state.found.scale(batch.rows) * total, parts
 
         def learn(state: AdversarialState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
             batch = Batch(args, kwargs)
             codes = idle_codes(program, batch)
             with on_copies(program), _registering(state.own.prior):
                 model = run_model(program, batch, latents=codes)
-            model.compute_log_prob(lambda name, site: name in state.found.latents)
-            log_prior = torch.stack(
-                [model.nodes[n]["log_prob_sum"] for n in state.found.latents]
-            ).sum()
+            scored = state.own.scored
+            model.compute_log_prob(lambda name, site: name in scored)
+            log_prior = torch.stack([model.nodes[n]["log_prob_sum"] for n in scored]).sum()
             scale = state.found.scale(batch.rows)
             return -log_prior, {"log_prior": log_prior.detach() / scale}
 
@@ -244,6 +254,7 @@ class Adversarial:
             "critic",
             judge,
             tuple(state.judges.parameters()),
+            counts=False,
             optimizer=self.critic_optimizer,
             schedule=self.critic_schedule,
         )
@@ -253,7 +264,7 @@ class Adversarial:
             spec, schedule = self.generator_optimizer, self.generator_schedule
             alone = Phase("generator", generate, optimizer=spec, schedule=schedule)
             first = Phase("reconstruction", reconstruct), alone
-        last = (Phase("prior", learn),) if self.learn_prior else ()
+        last = (Phase("prior", learn, counts=False),) if self.learn_prior else ()
         return (*first, *[critic] * self.critic_steps, *last)
 
     def score(self, means: dict[str, float]) -> float | None:
@@ -274,14 +285,20 @@ class Adversarial:
             or self.learn_prior
             or self.critic_schedule is not None
             or self.generator_optimizer is not None
+            or self.critic_optimizer != Adversarial().critic_optimizer
         ):
             raise ValueError(
                 f"Got {self!r} as a loss of SVI, which moves all at once by one optimizer; "
-                "expected no critic_steps, noise_epochs, learn_prior, schedule or "
-                "generator_optimizer. Try fit(program, data, objective=...)."
+                "expected no critic_steps, noise_epochs, learn_prior, schedule or optimizer "
+                "of its own. Try fit(program, data, objective=...)."
             )
         states = self.__dict__.setdefault("_svi", {})
-        if (model, guide) not in states:
+        stored = {id(p) for p in pyro.get_param_store()._params.values()}
+        # A store that was cleared starts anew.
+        held = (model, guide) in states and all(
+            id(p) in stored for p in states[model, guide][1].judges.parameters()
+        )
+        if not held:
             program = of_functions(model, guide)
             states[model, guide] = program, self.init(program, Batch(args, kwargs))
         program, state = states[model, guide]
@@ -299,6 +316,33 @@ class Adversarial:
             scale = (self.instance_noise * left).to(rows.dtype)
         noise = scale * torch.randn_like(rows[:, :width])
         return torch.cat([rows[:, :width] + noise, rows[:, width:]], dim=-1)
+
+
+def _are_names(names: tuple[object, ...]) -> bool:
+    return all(isinstance(n, str) for n in names)
+
+
+def _check_loss(loss: CriticLoss) -> None:
+    """Try a critic's loss on three scores.
+
+    Raises:
+        ValueError: If it is none, or does not give a value for each.
+    """
+    scores = torch.zeros(3)
+    try:
+        if isinstance(loss, type):
+            raise TypeError("a class, which has to be called: mind the brackets")
+        shapes = {tuple(v.shape) for v in (loss.critic(scores, scores), loss.generator(scores))}
+        fault = "" if shapes == {(3,)} else f"shapes {sorted(shapes)} of 3 scores"
+        loss.boundary(scores, scores).detach()
+        float(loss.penalty)
+    except (AttributeError, TypeError, ValueError) as error:
+        fault = str(error)
+    if fault:
+        raise ValueError(
+            f"Got loss={loss!r} ({fault}); expected a critic's loss, with a value for each score. "
+            "Try NonSaturating(), LeastSquares(), Hinge() or Wasserstein()."
+        )
 
 
 def _registering(names: Container[str]) -> BlockMessenger:

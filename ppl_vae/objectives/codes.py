@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -34,8 +33,10 @@ class ClassProbabilities(Messenger):
     """
 
     def _pyro_sample(self, msg: Any) -> None:  # noqa: ANN401
-        if isinstance(msg["fn"], torch.distributions.OneHotCategorical) and not msg["is_observed"]:
-            msg["fn"] = dist.Delta(msg["fn"].probs, event_dim=1)
+        fn = msg["fn"]
+        drawn = isinstance(fn, torch.distributions.OneHotCategorical) and not fn.has_rsample
+        if drawn and not msg["is_observed"]:
+            msg["fn"] = dist.Delta(fn.probs, event_dim=1)
 
 
 def run_coded(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
@@ -68,6 +69,20 @@ def codes_of(trace: Trace, found: Structure, latents: Sequence[str]) -> Tensor:
     return torch.cat([z.reshape(len(z), -1) for z in rows], dim=-1)
 
 
+def counted(trace: Trace, found: Structure, latents: Sequence[str]) -> Tensor | None:
+    """Say which rows count, where a mask leaves some out: ``(N,)`` of 0 and 1, or None."""
+    kept: Tensor | None = None
+    for name in latents:
+        site = trace.nodes[name]
+        if site["mask"] is None or site["mask"] is True:
+            continue
+        shape = site["fn"].batch_shape
+        mask = torch.as_tensor(site["mask"], device=site["value"].device).expand(shape)
+        rows = mask.movedim(found.dim, 0).reshape(shape[found.dim], -1).all(1)
+        kept = rows if kept is None else kept & rows
+    return None if kept is None else kept.to(trace.nodes[latents[0]]["value"].dtype)
+
+
 def reconstruction(model: Trace, found: Structure) -> Tensor:
     """log p(x|z) of a run, summed: ``()``."""
     model.compute_log_prob(lambda name, site: site["is_observed"])
@@ -82,9 +97,10 @@ def coded_structure(program: nn.Module, batch: Batch) -> Structure:
     """
     found = structure(program, batch)
     if found.plate is None or found.shared:
+        why = f"the latents {list(found.shared)} are shared" if found.shared else found.undefined
         raise ValueError(
-            f"Got a program without one code per datum: {found.undefined}; the objective expected "
-            "one. Try moving every latent inside the data plate."
+            f"Got a program without one code per datum: {why}; the objective expected one. Try "
+            "moving every latent inside the data plate."
         )
     with probing(program), torch.no_grad():
         guide = run_codes(program, batch)
@@ -109,11 +125,16 @@ class Reach(NamedTuple):
 
     Attributes:
         codes: Names in Pyro's store of the parameters that codes hang on.
-        prior: Of those that the prior alone hangs on.
+        prior: Of those that only log p(z) hangs on.
+        scored: The latents whose log p(z) that is.
+        idle: Of those that neither codes, log p(z) nor log p(x|z) hang on: where a prior can only
+            be drawn from, its own.
     """
 
     codes: frozenset[str]
     prior: frozenset[str]
+    scored: tuple[str, ...]
+    idle: frozenset[str]
 
 
 def reach(program: nn.Module, batch: Batch, found: Structure) -> Reach:
@@ -128,14 +149,19 @@ def reach(program: nn.Module, batch: Batch, found: Structure) -> Reach:
             fixed = poutine.trace(poutine.condition(functions(program)[0], data=codes))
             prior = fixed.get_trace(*batch.args, **batch.kwargs)
         params = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
-        log_prior = torch.zeros(())
-        for site in (prior.nodes[n] for n in found.latents):
-            # It may only be drawn from; and probabilities are no class.
-            with suppress(NotImplementedError, ValueError):
-                log_prior = log_prior + site["fn"].log_prob(site["value"]).sum()
         of_codes = _reached(codes_of(guide, found, found.latents).sum(), params)
-        of_data = _reached(reconstruction(model, found), params)
-        return Reach(of_codes, _reached(log_prior, params) - of_codes - of_data)
+        others = of_codes | _reached(reconstruction(model, found), params)
+        of_prior: dict[str, frozenset[str]] = {}
+        for name in found.latents:
+            site = prior.nodes[name]
+            # Codes of a class are probabilities, which a mass does not score.
+            if name not in found.sampled_priors and not site["fn"].support.is_discrete:
+                log_prob = site["fn"].log_prob(site["value"]).sum()
+                of_prior[name] = _reached(log_prob, params) - others
+    own: frozenset[str] = frozenset().union(*of_prior.values())
+    scored = tuple(name for name, reached in of_prior.items() if reached)
+    trained = frozenset(n for n, p in params.items() if p.requires_grad)
+    return Reach(of_codes, own, scored, trained - others - own)
 
 
 def _reached(value: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
@@ -147,9 +173,9 @@ def _reached(value: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
 
 
 def warn_of_idle_prior(own: Reach, remedy: str) -> None:
-    """Say which parameters of a prior do not move: codes are pulled towards it, it towards none."""
-    if own.prior:
-        names = sorted(n.rpartition("$$$")[2] for n in own.prior)  # of a module, or of the store
+    """Say which parameters do not move: codes are pulled towards a prior, it towards none."""
+    if still := own.prior | own.idle:
+        names = sorted(n.rpartition("$$$")[2] for n in still)  # of a module, or of the store
         warnings.warn(
             f"Got a prior with trainable parameters {names}; they do not move under an "
             "objective that pulls q(z) towards p(z), never p(z) towards q(z). Try "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -66,7 +67,8 @@ class LeastSquares:
     """Critic: (s_p − 1)²/2 + s_q²/2; encoder: (s_q − 1)²/2.
 
     Mao et al. 2017 (arXiv:1611.04076, eq. 2 with a = 0, b = c = 1; number recalled, not checked).
-    The best score is p(z) / (p(z) + q(z)). Its gradient does not fade where a code is far from p.
+    The best score is p(z) / (p(z) + q(z)). It is bounded, and so is the game: the gradient fades
+    where a code is far from p and the critic at its best, as it does not under `NonSaturating`.
 
     Example:
         >>> half = torch.full((1,), 0.5)
@@ -122,10 +124,11 @@ class Hinge:
 class Wasserstein:
     """Critic: s_q − s_p + penalty · (‖∇s‖ − 1)² between them; encoder: −s_q.
 
-    Gulrajani et al. 2017 (arXiv:1704.00028, eq. 3). Minus the critic's loss is at most about the
-    earth mover's distance W₁(q, p); the penalty makes the slope of the best score exceed 1 a
-    little: for two Gaussians that differ by a shift m it is 1 + m / (2 penalty). A critic with
-    BatchNorm has no gradient for one datum, so none may be used here (same source, section 4).
+    Gulrajani et al. 2017 (arXiv:1704.00028, eq. 3). Where slopes are 1, the difference of the mean
+    scores is at most the earth mover's distance W₁(q, p); the penalty lets slopes exceed 1: for two
+    Gaussians that differ by a shift m the best is 1 + m / (2 penalty), and minus the critic's loss
+    m + m² / (4 penalty), where W₁ is m. A critic with BatchNorm has no gradient for one datum, so
+    none may be used here (same source, section 4).
 
     Args:
         penalty: Of slopes other than 1, at points drawn evenly between codes and prior.
@@ -142,7 +145,7 @@ class Wasserstein:
     penalty: float = 10.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.penalty < float("inf"):
+        if not isinstance(self.penalty, Real) or not 0 < self.penalty < float("inf"):
             raise ValueError(
                 f"Got penalty={self.penalty!r}; expected a positive number, or the score has no "
                 "bound. Try 10.0."

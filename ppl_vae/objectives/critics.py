@@ -58,35 +58,56 @@ class Critic(nn.Module):
         scores: Tensor = functional_call(self.net, frozen, (z,))
         return scores.squeeze(-1)
 
-    def fooled(self, z: Tensor, loss: CriticLoss) -> tuple[Tensor, Tensor | None]:
+    def fooled(
+        self, z: Tensor, loss: CriticLoss, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """What the encoder pays for its codes, and the gradient it is sent: ``()``, ``(N, D)``.
 
         The gradient is None where none is asked for.
+
+        Args:
+            z: What it is shown, ``(N, D + C)``.
+            loss: The game.
+            rows: 1 for those that count, 0 for the rest; None where all do.
         """
         if not torch.is_grad_enabled() or not z.requires_grad:
-            return loss.generator(self.out_of_reach(z)).sum(), None
+            return _total(loss.generator(self.out_of_reach(z)), rows), None
         # The critic is run back once: its gradient is reported, and goes on into the encoder.
         held = z.detach().requires_grad_()
-        value = loss.generator(self.out_of_reach(held)).sum()
+        # A critic that looks at nothing sends nothing.
+        value = _total(loss.generator(self.out_of_reach(held) + 0 * held.sum(1)), rows)
         (gradient,) = torch.autograd.grad(value, held)
         onward = ((z - z.detach()) * gradient).sum()
         return value.detach() + onward, gradient[:, : self.width]
 
-    def lesson(self, real: Tensor, fake: Tensor, loss: CriticLoss) -> tuple[Tensor, Parts]:
-        """What it pays for its judgement of draws and codes, summed, and how it fares."""
+    def lesson(
+        self, real: Tensor, fake: Tensor, loss: CriticLoss, rows: Tensor | None = None
+    ) -> tuple[Tensor, Parts]:
+        """What it pays for its judgement of draws and codes, summed, and how it fares.
+
+        Args:
+            real: Draws of the prior as it is shown them, ``(N, D + C)``.
+            fake: Codes.
+            loss: The game.
+            rows: 1 for those that count, 0 for the rest; None where all do.
+        """
         on_real, on_fake = self(real), self(fake)
-        value = loss.critic(on_real, on_fake).sum()
-        if loss.penalty:
-            value = value + loss.penalty * gradient_penalty(self, real, fake, self.width).sum()
-        scores = [s.detach().requires_grad_() for s in (on_real, on_fake)]
-        slopes = torch.autograd.grad(loss.critic(*scores).sum(), scores)
-        flat = torch.stack([(s.abs() < FLAT).sum() for s in slopes]).sum() / 2
-        edge = loss.boundary(*scores).detach()
-        right = ((on_real > edge).sum() + (on_fake < edge).sum()) / 2
+        value = _total(loss.critic(on_real, on_fake), rows)
+        with torch.enable_grad():  # also where somebody evaluates the loss without
+            if loss.penalty:
+                penalty = gradient_penalty(self, real, fake, self.width)
+                value = value + loss.penalty * _total(penalty, rows)
+            scores = [s.detach().requires_grad_() for s in (on_real, on_fake)]
+            slopes = torch.autograd.grad(loss.critic(*scores).sum(), scores)
+        flat = torch.stack([s.abs() < FLAT for s in slopes]).to(value.dtype).mean(0)
+        edge = loss.boundary(*(_counted_alone(s.detach(), rows) for s in scores))
+        above, below = on_real.detach() - edge, edge - on_fake.detach()
+        # A score on the edge is a guess.
+        right = torch.stack([(s > 0) / 2 + (s >= 0) / 2 for s in (above, below)]).mean(0)
         return value, {
             f"{self.name}_loss": value.detach(),
-            f"{self.name}_accuracy": right.to(value.dtype),
-            f"{self.name}_saturation": flat.to(value.dtype),
+            f"{self.name}_accuracy": _total(right, rows),
+            f"{self.name}_saturation": _total(flat, rows),
         }
 
 
@@ -134,11 +155,17 @@ def build(
     critics = []
     for latents, builder in groups.items():
         rows = _rows(trace, batch, found, latents, given).detach()
-        net = builder(rows.shape[-1], 1)
+        try:
+            net = builder(rows.shape[-1], 1)
+        except TypeError as error:
+            raise ValueError(
+                f"Got a critic's builder that cannot be called with (in_features, 1) ({error}); "
+                "expected one that gives an nn.Module. Try MLP(128, 128), with its brackets."
+            ) from error
         if not isinstance(net, nn.Module):
             raise ValueError(
                 f"Got a {type(net).__name__} from the critic's builder; expected an nn.Module. "
-                "Try MLP(128, 128)."
+                "Try MLP(128, 128), with its brackets."
             )
         net = net.to(rows)
         with probing(net), torch.no_grad():
@@ -148,7 +175,7 @@ def build(
                 f"Got shape {tuple(scores.shape)} from the critic for {len(rows)} codes; expected "
                 f"{(len(rows), 1)}, a score for each. Try a builder that uses its second argument."
             )
-        name = "critic" if len(groups) == 1 else f"critic_{'_'.join(latents)}"
+        name = "critic" if len(groups) == 1 else f"critic_{'+'.join(latents)}"
         width = codes_of(trace, found, latents).shape[-1]
         critics.append(Critic(name, latents, given, net, width))
     return critics
@@ -159,10 +186,27 @@ def _rows(
 ) -> Tensor:
     """Codes of a run, and the covariates beside them."""
     codes = codes_of(trace, found, latents)
+    if given and found.subsample_size is not None:
+        raise ValueError(
+            f"Got given={list(given)} where the data plate {found.plate!r} picks rows of its own; "
+            "expected to know which covariates are those of a code. Try a plate of the size of the "
+            "batch."
+        )
     if lacking := [n for n in given if n not in batch.kwargs]:
         raise ValueError(
             f"Got given={lacking}, which is not among the data by name ({list(batch.kwargs)}); "
             f"expected a covariate of each datum. Try data={{'x': x, {lacking[0]!r}: ...}}."
         )
-    beside = [batch.kwargs[n].reshape(len(codes), -1).to(codes) for n in given]
+    beside = [batch.kwargs[n].reshape(batch.rows, -1).to(codes) for n in given]
     return torch.cat([codes, *beside], dim=-1)
+
+
+def _counted_alone(scores: Tensor, rows: Tensor | None) -> Tensor:
+    """Put the mean of those that count in place of the rest."""
+    if rows is None:
+        return scores
+    return torch.where(rows > 0, scores, (scores * rows).sum() / rows.sum().clamp(min=1))
+
+
+def _total(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values.sum() if rows is None else (values * rows).sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -12,20 +13,20 @@ SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Kernel(Protocol):
-    """A positive definite function of squared distances, 1 at 0."""
+    """A positive definite function of squared distances, 1 at 0: any function of these two."""
 
     def __call__(self, squared: Tensor, spread: Tensor) -> Tensor:
-        """Evaluate it at squared distances, given E‖z − z'‖² under the prior."""
+        """Evaluate it at squared distances, given their median under the prior."""
         ...
 
 
 @dataclass(frozen=True)
 class InverseMultiquadric:
-    """k(z, z') = mean over s of sC / (sC + ‖z − z'‖²), C = E‖z − z'‖² under the prior.
+    """k(z, z') = mean over s of sC / (sC + ‖z − z'‖²), C = median ‖z − z'‖² under the prior.
 
     Tolstikhin et al. 2018 (arXiv:1711.01558, section 4), whose code sums over these s where here is
-    a mean, with C = 2 D σ² for a prior N(0, σ² I): the same C. Its tails are heavy, so that codes
-    far from the prior are still pulled.
+    a mean, with C = 2 D σ², the mean for a prior N(0, σ² I), where here is the median, which every
+    prior has. Its tails are heavy, so that codes far from the prior are still pulled.
 
     Args:
         scales: The s.
@@ -45,14 +46,17 @@ class InverseMultiquadric:
 
     def __call__(self, squared: Tensor, spread: Tensor) -> Tensor:
         """Evaluate it: the shape of `squared`."""
-        return torch.stack([s * spread / (s * spread + squared) for s in self.scales]).mean(0)
+        total = torch.zeros_like(squared)
+        for s in self.scales:
+            total = total + s * spread / (s * spread + squared)
+        return total / len(self.scales)
 
 
 @dataclass(frozen=True)
 class RBF:
-    """k(z, z') = mean over s of exp(−‖z − z'‖² / sC), C = E‖z − z'‖² under the prior.
+    """k(z, z') = mean over s of exp(−‖z − z'‖² / sC), C = median ‖z − z'‖² under the prior.
 
-    At s = 1 and a prior N(0, σ² I) the usual Gaussian kernel of bandwidth σ √D.
+    At s = 2 it is the Gaussian kernel of `ppl_vae.diagnostics.mmd2`, by the median heuristic.
 
     Args:
         scales: The s.
@@ -72,10 +76,20 @@ class RBF:
 
     def __call__(self, squared: Tensor, spread: Tensor) -> Tensor:
         """Evaluate it: the shape of `squared`."""
-        return torch.stack([torch.exp(-squared / (s * spread)) for s in self.scales]).mean(0)
+        total = torch.zeros_like(squared)
+        for s in self.scales:
+            total = total + torch.exp(-squared / (s * spread))
+        return total / len(self.scales)
 
 
-def mmd2_unbiased(codes: Tensor, draws: Tensor, kernel: Kernel, spread: Tensor) -> Tensor:
+def mmd2_unbiased(
+    codes: Tensor,
+    draws: Tensor,
+    kernel: Kernel,
+    *,
+    spread: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> Tensor:
     """Estimate the squared MMD of two samples of one size without bias: it may be negative.
 
     Gretton et al. 2012 (A Kernel Two-Sample Test, eq. 3; number recalled, not checked).
@@ -84,34 +98,47 @@ def mmd2_unbiased(codes: Tensor, draws: Tensor, kernel: Kernel, spread: Tensor) 
         codes: Rows ``(N, D)``, N ≥ 2.
         draws: Rows ``(N, D)`` of the reference.
         kernel: Evaluated at all pairs.
-        spread: E‖z − z'‖² under the reference.
+        spread: C of the kernel; None for the median squared distance of two of `draws`.
+        rows: 1 for those that count, 0 for the rest; None where all do.
 
     Example:
         >>> z = torch.tensor([[0.0], [1.0]])
-        >>> mmd2_unbiased(z, z + 100.0, RBF((1.0,)), torch.tensor(1.0)).round(decimals=4)
+        >>> mmd2_unbiased(z, z + 100.0, RBF((1.0,))).round(decimals=4)
         tensor(0.7358)
     """
-    rows = len(codes)
-    pairs = rows * (rows - 1)
-    within = [_off_diagonal(kernel(_squared(z, z), spread)) for z in (codes, draws)]
-    across = kernel(_squared(codes, draws), spread).sum()
-    return (within[0] + within[1]) / pairs - 2 * across / rows**2
+    weights = torch.ones_like(codes[:, 0]) if rows is None else rows
+    centre = draws.mean(0)
+    codes, draws = codes - centre, draws - centre
+    among = [_squared(z, z) for z in (codes, draws)]
+    if spread is None:
+        spread = _spread(among[1])
+    both = weights[:, None] * weights
+    count = weights.sum()
+    same = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
+    # The diagonal is left out; its distance is 1, not 0, where a kernel may have no slope.
+    within = [kernel(d.masked_fill(same, 1.0), spread) * both.masked_fill(same, 0.0) for d in among]
+    apart = [k.sum() / (count * (count - 1)).clamp(min=1) for k in within]
+    across = (kernel(_squared(codes, draws), spread) * both).sum() / count.square().clamp(min=1)
+    return apart[0] + apart[1] - 2 * across
 
 
-def spread_of(draws: Tensor) -> Tensor:
-    """Estimate E‖z − z'‖² from independent draws ``(M, D)``: twice the sum of their variances."""
-    return 2 * draws.var(0).sum()
+def _spread(squared: Tensor) -> Tensor:
+    """Give the median squared distance of two rows; the mean where most are equal."""
+    rows = len(squared)
+    upper = torch.triu_indices(rows, rows, 1, device=squared.device)
+    found = squared[upper[0], upper[1]].detach()
+    median = found.median()
+    return torch.where(median > 0, median, found.mean().clamp(min=torch.finfo(found.dtype).eps))
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:
-    # By differences: a product of matrices loses what is small beside ‖z‖², and a root its slope.
-    return (a[:, None] - b[None]).square().sum(-1)
-
-
-def _off_diagonal(kernel: Tensor) -> Tensor:
-    return kernel.sum() - kernel.diagonal().sum()
+    # By products of matrices, which take no memory but their own; of rows about 0, or digits are
+    # lost beside ‖z‖².
+    norms = a.square().sum(1)[:, None] + b.square().sum(1)
+    return (norms - 2 * a @ b.T).clamp(min=0)
 
 
 def _refuse_bad(scales: tuple[float, ...]) -> None:
-    if not scales or not all(0 < s < float("inf") for s in scales):
+    numbers = isinstance(scales, tuple) and all(isinstance(s, Real) for s in scales)
+    if not numbers or not scales or not all(0 < s < float("inf") for s in scales):
         raise ValueError(f"Got scales={scales!r}; expected positive numbers. Try {SCALES}.")

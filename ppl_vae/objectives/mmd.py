@@ -14,33 +14,18 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.codes import (
     coded_structure,
     codes_of,
+    counted,
     prior_run,
     reach,
     reconstruction,
     run_coded,
+    run_codes,
     warn_of_idle_prior,
 )
-from ppl_vae.objectives.kernels import InverseMultiquadric, Kernel, mmd2_unbiased, spread_of
+from ppl_vae.objectives.kernels import InverseMultiquadric, Kernel, mmd2_unbiased
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
 from ppl_vae.programs.modes import probing
 from ppl_vae.programs.program import of_functions
-from ppl_vae.programs.traces import Structure
-
-DRAWS = 1000  # of the prior, that set the kernel's width
-
-
-class MMDState(ObjectiveState):
-    """The state of `MMD`.
-
-    Attributes:
-        spread: E‖z − z'‖² under the prior, estimated once.
-    """
-
-    spread: Tensor
-
-    def __init__(self, found: Structure, spread: Tensor) -> None:
-        super().__init__(found)
-        self.register_buffer("spread", spread)
 
 
 @dataclass(frozen=True)
@@ -52,8 +37,10 @@ class MMD:
     be drawn from. It is the control beside `Adversarial`: nothing is played, so nothing can get
     stuck, but a kernel sees little in many dimensions.
 
-    Larger batches estimate it better: at 128 rows its noise is about 1/128. As under an adversary,
-    the guide is not trained towards p(z|x), and a prior's parameters do not move.
+    Larger batches estimate it better: at 128 rows its standard deviation where q(z) is N(0, I) is
+    0.003 in two dimensions and 0.0006 in forty (default kernel). As under an adversary,
+    the guide is not trained towards p(z|x), and a prior's parameters do not move. A batch of a
+    single row has no pair, and no penalty.
 
     Args:
         kernel: `InverseMultiquadric` or `RBF`.
@@ -81,29 +68,36 @@ class MMD:
                 "RBF(): mind the brackets."
             )
 
-    def init(self, program: nn.Module, batch: Batch) -> MMDState:
-        """Check that codes can be drawn with gradients, and measure the prior's spread."""
+    def init(self, program: nn.Module, batch: Batch) -> ObjectiveState:
+        """Check that codes can be drawn with gradients."""
         found = coded_structure(program, batch)
         warn_of_idle_prior(reach(program, batch, found), "Adversarial(learn_prior=True)")
-        rows = torch.arange(DRAWS, device=batch.device) % batch.rows
-        with probing(program):
-            draws = codes_of(prior_run(program, batch.take(rows)), found, found.latents)
-        return MMDState(found, spread_of(draws))
+        with probing(program), torch.no_grad():
+            codes = codes_of(run_codes(program, batch), found, found.latents)[:3]
+        squared = (codes[:, None] - codes[None]).square().sum(-1)
+        values = self.kernel(squared, torch.ones_like(squared[0, 0]))
+        if not isinstance(values, Tensor) or values.shape != squared.shape:
+            raise ValueError(
+                f"Got {type(values).__name__} of shape {tuple(getattr(values, 'shape', ()))} from "
+                f"the kernel {self.kernel!r} at squared distances of shape {tuple(squared.shape)}; "
+                "expected a value for each. Try RBF(), or a function (squared, spread)."
+            )
+        return ObjectiveState(found)
 
-    def phases(self, program: nn.Module, state: MMDState) -> tuple[Phase, ...]:
+    def phases(self, program: nn.Module, state: ObjectiveState) -> tuple[Phase, ...]:
         """One phase: encoder and decoder."""
 
-        def loss(state: MMDState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
+        def loss(state: ObjectiveState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
             batch, found = Batch(args, kwargs), state.found
             model, guide = run_coded(program, batch)
             log_likelihood = reconstruction(model, found)
             codes = codes_of(guide, found, found.latents)
             draws = codes_of(prior_run(program, batch), found, found.latents)
             rows, scale = len(codes), found.scale(batch.rows)
-            # Of one code there is no pair: such a batch has its reconstruction alone.
             mmd2 = 0 * codes.sum()
             if rows > 1:
-                mmd2 = mmd2_unbiased(codes, draws, self.kernel, state.spread)
+                kept = counted(guide, found, found.latents)
+                mmd2 = mmd2_unbiased(codes, draws, self.kernel, rows=kept)
             parts = {
                 "reconstruction": log_likelihood.detach() / scale,
                 "mmd2": rows * mmd2.detach(),

@@ -50,6 +50,8 @@ class Phase:
         loss: ``loss(state, *batch) -> (loss, parts)``: the loss summed over the batch.
         leaves: The parameters that it moves; None for those the program registers in the run.
         traceable: The same loss in tensor operations alone, where `loss` runs its own backward.
+        counts: Whether its loss is part of the objective's: what the history calls ``loss``, and
+            what is validated. A critic's is not.
         optimizer: Its own; None for one as `fit` was given, schedule included.
         schedule: Of its own optimizer.
     """
@@ -58,6 +60,7 @@ class Phase:
     loss: Callable[..., tuple[Tensor, Parts]]
     leaves: Sequence[Tensor] | None = None
     traceable: Callable[..., tuple[Tensor, Parts]] | None = None
+    counts: bool = True
     optimizer: Optimizer | None = None
     schedule: Schedule | None = None
 

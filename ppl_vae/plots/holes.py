@@ -37,7 +37,8 @@ def holes(coverage: Coverage, samples: NDArray[np.float64]) -> Figure:
     if len(samples) != len(coverage.distances):
         raise ValueError(
             f"Got {len(samples)} samples for {len(coverage.distances)} draws of the prior; "
-            "expected one for each. Try found.draws.means of the same prior_coverage(...)."
+            "expected one for each. Try the values of found.draws.means, by site, of the same "
+            "prior_coverage(...)."
         )
     fig = figure(6.4, 3.7 if is_image(samples) else 2.1)
     if not is_image(samples):
@@ -59,7 +60,7 @@ def holes(coverage: Coverage, samples: NDArray[np.float64]) -> Figure:
 
 def _distances(fig: FigureBase, coverage: Coverage) -> None:
     ax = fig.add_subplot()
-    top = max(3.0, float(np.quantile(coverage.distances, 0.99)))
+    top = min(max(3.0, float(np.quantile(coverage.distances.clip(max=10), 0.99))), 10.0)
     ax.hist(coverage.distances.clip(max=top), bins=60, range=(0, top), color=GUIDE, alpha=0.8)
     ax.axvline(1.0, color=PRIOR, linestyle=":")
     ax.set_xlabel("distance of z ~ p(z) from a code, in radii of its ball")

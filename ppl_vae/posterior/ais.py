@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyro
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -125,7 +126,7 @@ def ais(
     batch = program_batch(program, x, name="x")
     _check(temperatures=temperatures, num_chains=num_chains, leapfrog=leapfrog)
     chains = _Chains(program, batch, temperatures, num_chains, leapfrog, progress)
-    with forked_rng(batch.device, seed), frozen(program):
+    with forked_rng(batch.device, seed), frozen(program), pyro.validation_enabled(False):
         log_w, acceptance = chains.forward()
     found = log_mean(log_w)
     return AIS(
@@ -185,7 +186,7 @@ def ais_sandwich(
     own = own_draws(program, x, num_data, seed=seed)
     batch = own.batch
     chains = _Chains(program, batch, temperatures, num_chains, leapfrog, progress)
-    with forked_rng(batch.device, seed), frozen(program):
+    with forked_rng(batch.device, seed), frozen(program), pyro.validation_enabled(False):
         below, _ = chains.forward()
         above = chains.backward(own.latents)
     lower, upper = log_mean(below).value, -log_mean(above).value

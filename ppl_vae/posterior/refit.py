@@ -102,7 +102,7 @@ def refit_guide(
     model, _ = probe(program, batch)
     sites = [model.nodes[n] for n in found.latents]
     discrete = [n for n, s in zip(found.latents, sites, strict=True) if s["fn"].support.is_discrete]
-    if found.plate is None or found.shared or found.sampled_only or discrete:
+    if found.plate is None or found.shared or found.sampled_priors or discrete:
         raise NoDensityError(
             f"No guide can be fitted here: "
             f"{found.undefined or f'the latents {discrete} are discrete'}. Expected "

@@ -46,9 +46,9 @@ class Unconstrained:
         model, _ = probe(program, batch)
         sites = {n: model.nodes[n]["fn"] for n in found.latents}
         discrete = found.enumerated or [
-            n for n, fn in sites.items() if not found.sampled_only and fn.support.is_discrete
+            n for n, fn in sites.items() if not found.sampled_priors and fn.support.is_discrete
         ]
-        if found.sampled_only or found.plate is None or found.shared or discrete:
+        if found.sampled_priors or found.plate is None or found.shared or discrete:
             raise NoDensityError(
                 f"Got {found.undefined or f'the discrete latents {list(discrete)}'}; expected "
                 "continuous latents inside the data plate, under a prior with a density. Try "

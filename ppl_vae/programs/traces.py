@@ -41,6 +41,7 @@ class Structure:
         enumerated: Discrete sites that are summed out.
         points: Latents whose guide is a point (Delta).
         sampled_only: Latents whose prior or guide can be drawn from but not scored.
+        sampled_priors: Those of them whose prior cannot be scored.
         shared: Latents outside the data plate.
         plate: Name of the data plate; None where there is none.
         dim: Its batch dim, negative.
@@ -56,6 +57,7 @@ class Structure:
     enumerated: tuple[str, ...]
     points: tuple[str, ...]
     sampled_only: tuple[str, ...]
+    sampled_priors: tuple[str, ...]
     shared: tuple[str, ...]
     plate: str | None
     dim: int
@@ -162,6 +164,7 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         enumerated=tuple(n for n in latents if any(map(_is_summed_out, pairs[n]))),
         points=points,
         sampled_only=unscored,
+        sampled_priors=tuple(n for n in unscored if _unscored(model.nodes[n])),
         shared=shared,
         plate=frame.name if frame else None,
         dim=frame.dim if frame else -1,

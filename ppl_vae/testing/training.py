@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
-from ppl_vae.objectives import Adversarial, Objective
+from ppl_vae.objectives import MMD, Adversarial, Objective
 from ppl_vae.programs import Structure
 from ppl_vae.programs.modes import evaluating
 from ppl_vae.programs.runs import run
@@ -52,7 +52,7 @@ def check_training(laws: Laws, program: nn.Module, batch: Batch, objective: Obje
             with laws.run("moves", "data, start values and floors that keep the loss finite"):
                 train_step(training, batch)
     still = {k: p for k, p in trained.items() if torch.equal(p, before[k])}
-    if isinstance(objective, Adversarial):
+    if isinstance(objective, Adversarial | MMD) and not getattr(objective, "learn_prior", False):
         still = {k: p for k, p in still.items() if k not in prior_only}
     attempt = "using them in the model or guide, or requires_grad_(False) for what is fixed"
     got = f"no change in {named(still)} after {STEPS} steps"

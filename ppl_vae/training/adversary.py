@@ -11,11 +11,11 @@ WON = 0.95
 """Right in so many cases a critic has told codes from draws of the prior."""
 
 BLIND = 1e-3
-"""Nats per unit of z: codes are not moved by a gradient below it."""
+"""Per unit of z: codes are not moved by a gradient below it, before it is weighed."""
 
 
-def adversary(rows: Sequence[dict[str, float]], weight: float) -> str | None:
-    """Say that the game is over, at the epoch after which that is so.
+def adversary(rows: Sequence[dict[str, float]], weight: float) -> list[str]:
+    """Say of which critics the game is over, at the epoch after which that is so.
 
     That a critic cannot tell codes from the prior is not among it: so it is where the two match,
     and so it is where the critic is weak.
@@ -26,35 +26,37 @@ def adversary(rows: Sequence[dict[str, float]], weight: float) -> str | None:
 
     Example:
         >>> rows = [{"critic_accuracy": 0.99, "critic_gradient": 2.0}] * 10
-        >>> adversary(rows, 10.0)[:46], adversary(rows[:9], 10.0)
-        ('The critic has told codes from draws of p(z) i', None)
+        >>> adversary(rows, 10.0)[0][:46], adversary(rows[:9], 10.0)
+        ('The critic has told codes from draws of p(z) i', [])
     """
     if not rows or not weight:
-        return None
-    names = [c.removesuffix("_accuracy") for c in rows[0] if c.endswith("_accuracy")]
-    for name in names:
-        who = f"The {name.replace('_', ' of ')}"
-        accuracy, gradient = ([r.get(f"{name}_{k}", 0.5) for r in rows] for k in SIGNS)
+        return []
+    said = []
+    for name in (c.removesuffix("_accuracy") for c in rows[0] if _is_accuracy(c)):
+        who = f"The critic of {name.removeprefix('critic_')}" if "_" in name else "The critic"
+        late = rows[-EPOCHS - 1 :]
+        accuracy = [row.get(f"{name}_accuracy", 0.5) for row in late]
+        gradient = [row.get(f"{name}_gradient", weight) / weight for row in late]
         if _since([g < BLIND for g in gradient]):
-            return (
-                f"{who} has sent codes a gradient below {BLIND} nats per unit of z for {EPOCHS} "
-                "epochs: it is blind, and does not move q(z) any more. Try a smaller rate in "
-                "critic_optimizer, instance_noise=0.5, loss=Wasserstein(), or another net."
+            said.append(
+                f"{who} has sent codes a gradient below {BLIND} per unit of z, times its weight, "
+                f"for {EPOCHS} epochs: it is blind, and does not move q(z) any more. Try a smaller "
+                "rate in critic_optimizer, instance_noise=0.5, loss=Wasserstein(), or another net."
             )
-        if _since([a > WON for a in accuracy]):
-            return (
+        elif _since([a > WON for a in accuracy]):
+            said.append(
                 f"{who} has told codes from draws of p(z) in over {WON:.0%} of its cases for "
                 f"{EPOCHS} epochs: it has won, and q(z) is far from p(z). Try a larger weight, "
                 "instance_noise=0.5, loss=Wasserstein(), a smaller rate in critic_optimizer, or a "
                 "wider encoder."
             )
-    return None
+    return said
 
 
-SIGNS = ("accuracy", "gradient")
+def _is_accuracy(column: str) -> bool:
+    return column.startswith("critic_") and column.endswith("_accuracy")
 
 
-def _since(signs: Sequence[bool]) -> bool:
-    """Whether a sign has been there for `EPOCHS` epochs, for the first time."""
-    ends = (k for k in range(EPOCHS, len(signs) + 1) if all(signs[k - EPOCHS : k]))
-    return next(ends, None) == len(signs)
+def _since(late: Sequence[bool]) -> bool:
+    """Whether a sign has been there in the last `EPOCHS` epochs, and not in the one before."""
+    return len(late) >= EPOCHS and all(late[-EPOCHS:]) and not any(late[:-EPOCHS])

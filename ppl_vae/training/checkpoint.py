@@ -196,6 +196,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         fault = str(error)
+    if isinstance(manifest, dict) and manifest.get("format") != FORMAT:
+        fault = f"it is of format {manifest.get('format')}, where this version writes {FORMAT}"
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(
             f"Got checkpoint={str(path)!r}, which cannot be read ({fault}); expected a file that "

@@ -216,7 +216,9 @@ class CompiledStep:
         # What a step may change before it turns out bad: all, where one phase follows another.
         alone = len(state.phases) == 1
         kept = state.program.buffers() if alone else state.tensors().values()
-        critics = (b for n, b in state.objective_state.named_buffers() if n != "epoch")
+        held = state.objective_state
+        critics = [b for n, b in held.named_buffers() if n != "epoch"]
+        critics += [] if alone else held.parameters()
         self.kept = [t.detach() for t in (*kept, *critics)]
         updates = {
             loss.phase.name: _or_cannot(state.updaters[loss.phase.name].by_gradients, loss.leaves)
@@ -253,6 +255,7 @@ class CompiledStep:
         rows, scale = found.seen(batch.rows), found.scale(batch.rows)
         parts: dict[str, float] = {}
         first: StepInfo | None = None
+        total = 0.0
         for loss, update in zip(losses, self.updates, strict=True):
             try:
                 numbers, gradients = loss(batch)
@@ -274,11 +277,13 @@ class CompiledStep:
                 self.refuted += 1
                 return taken
             parts.update(zip(loss.names, rest, strict=True))
-            first = first or StepInfo(value / scale, parts, norm, rows)
+            if loss.phase.counts:
+                total += value / scale
+            first = first or StepInfo(total, parts, norm, rows)
         self.taken += 1
         state.steps += 1
         state.compiled += 1
-        return state, cast(StepInfo, first)
+        return state, cast(StepInfo, first)._replace(loss=total)
 
     def _say_that_shapes_are_many(self) -> None:
         if not self.said:

@@ -72,7 +72,8 @@ def fit(
         program: A `VAE` or a `Program`.
         data: An array, tensor or DataFrame ``(N, *event)``; a tuple of them for a model of
             several arguments, a dict for keyword arguments.
-        objective: `ELBO`, `Adversarial`, any `pyro.infer.ELBO`, or an objective of your own.
+        objective: `ELBO`, `ImportanceWeighted`, `Adversarial`, `MMD`, any `pyro.infer.ELBO`, or an
+            objective of your own.
         optimizer: A torch optimizer class and its arguments, or a `pyro.optim.PyroOptim`.
         schedule: A torch scheduler class and its arguments, or a function of the optimizer;
             stepped once an epoch.

@@ -23,7 +23,7 @@ class History:
     ``kl``; ``reconstruction``, ``mmd2``; or ``reconstruction``, ``adversarial`` and what is known
     of the critic: ``critic_loss``, ``critic_accuracy``, ``critic_saturation`` (the share of scores
     that teach it nothing) and ``critic_gradient`` (the norm of what it sends a code, in nats per
-    unit of z, its weight included; of several critics ``critic_z_loss`` and so on); the same with
+    unit of z, its weight included; of several critics ``critic_z_loss`` and so on)); the same with
     ``validation_`` in front; ``grad_norm`` (of the gradient of the per-datum mean,
     averaged over steps), ``learning_rate``, ``seconds`` (wall time of the epoch).
 

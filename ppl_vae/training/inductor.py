@@ -271,25 +271,28 @@ class _Unasked(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
         name = getattr(func, "__name__", "")
         if name == "one_hot":  # which looks at its classes before it spreads them
-            return _one_hot(*args, **(kwargs or {}))
+            return self._one_hot(*args, **(kwargs or {}))
         if name not in self.QUESTIONS:
             return func(*args, **(kwargs or {}))
         asker = sys._getframe(1).f_code.co_filename
         if name != "__bool__" or not asker.startswith(self.ALLOWED):
             raise _Asked(_Asked.WORDS)
         (asked,) = args
+        return self._answer(asked)
+
+    def _answer(self, asked: Tensor) -> bool:
         with disable_proxy_modes_tracing():
             answer = bool(asked)
         self.guards.append(asked.reshape(()) == answer)
         return answer
 
-
-def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Do as torch's function of the name, for classes that are there: the first step was eager."""
-    if num_classes < 0:  # as many as the largest, which only the data know
-        raise _Asked(_Asked.WORDS)
-    classes = torch.arange(num_classes, device=tensor.device)
-    return (tensor.unsqueeze(-1) == classes).to(tensor.dtype)
+    def _one_hot(self, tensor: Tensor, num_classes: int = -1) -> Tensor:
+        """Do as torch's function of the name, which reads its classes off the tensor."""
+        if num_classes < 0:  # as many as the largest, which only the data know
+            raise _Asked(_Asked.WORDS)
+        self.guards.append(((tensor >= 0) & (tensor < num_classes)).all())
+        classes = torch.arange(num_classes, device=tensor.device)
+        return (tensor.unsqueeze(-1) == classes).to(tensor.dtype)
 
 
 def _places(tensors: Tensors) -> tuple[tuple[int, bool, int], ...]:

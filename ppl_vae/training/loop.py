@@ -78,7 +78,7 @@ class Loop:
                 if trained:
                     rows = self.history.rows
                     weight = getattr(self.objective, "weight", 1.0)
-                    for said in (collapse(rows, warmup), adversary(rows, weight)):
+                    for said in (collapse(rows, warmup), *adversary(rows, weight)):
                         if said is not None:
                             warn(said)
                 if after_epoch is not None:
@@ -145,10 +145,9 @@ class Loop:
         ):
             for index in torch.arange(self.held.rows).split(FORWARD * self.batch_size):
                 held = self.held.take(index.to(clock.device))
-                loss, parts = self.state.phases[0].loss(
-                    self.state.objective_state, *held.args, **held.kwargs
-                )
-                _add(sums, {"loss": loss / found.scale(held.rows), **parts})
+                for phase in (p for p in self.state.phases if p.counts):
+                    loss, parts = phase.loss(self.state.objective_state, *held.args, **held.kwargs)
+                    _add(sums, {"loss": loss / found.scale(held.rows), **parts})
                 rows += found.seen(held.rows)
         return {k: float(v) / rows for k, v in sums.items()}
 

@@ -20,7 +20,7 @@ class StepInfo(NamedTuple):
     """What one step says: sums over the rows used, in nats.
 
     Attributes:
-        loss: The loss of the first phase.
+        loss: The loss of the phases that count.
         parts: Named parts of all phases.
         grad_norm: Global norm of the gradient of the per-datum mean, first phase, before clipping.
         rows: Rows used: those of the batch, unless a plate of the program subsamples them.
@@ -119,7 +119,12 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
     infos: list[StepInfo] = []
     # A later phase may fail after an earlier one has moved the program.
     before = (
-        [(t, t.detach().clone()) for t in state.tensors().values()] if len(state.phases) > 1 else []
+        [
+            (t, t.detach().clone())
+            for t in (*state.tensors().values(), *state.objective_state.parameters())
+        ]
+        if len(state.phases) > 1
+        else []
     )
     found = state.objective_state.found
     rows, scale = found.seen(batch.rows), found.scale(batch.rows)
@@ -180,7 +185,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         infos.append(StepInfo(loss.item() / scale, numbers, norm.item(), rows))
     state.steps += 1
     merged = {k: v for info in infos for k, v in info.parts.items()}
-    return state, infos[0]._replace(parts=merged)
+    total = sum(i.loss for p, i in zip(state.phases, infos, strict=True) if p.counts)
+    return state, infos[0]._replace(loss=total, parts=merged)
 
 
 def left_the_finite(old: list[Tensor], new: list[Tensor]) -> bool:
