@@ -71,15 +71,15 @@ def adversarial(weight: float, epochs: int) -> Adversarial:
 CELLS: dict[str, Callable[[int], Objective]] = {
     "VAE": lambda epochs: ELBO(),
     "VAE + VampPrior": lambda epochs: ELBO(),
-    "AAE, weight 10": lambda epochs: adversarial(10.0, epochs),
-    "AAE, weight 100": lambda epochs: adversarial(100.0, epochs),
-    "MMD-AE, weight 100": lambda epochs: MMD(weight=100.0),
-    "MMD-AE, weight 1000": lambda epochs: MMD(weight=1000.0),
+    "AAE 10": lambda epochs: adversarial(10.0, epochs),
+    "AAE 100": lambda epochs: adversarial(100.0, epochs),
+    "MMD 100": lambda epochs: MMD(weight=100.0),
+    "MMD 1000": lambda epochs: MMD(weight=1000.0),
     "no prior": lambda epochs: MMD(weight=0.0),
 }
 
 
-QUICK = ("VAE", "AAE, weight 100", "MMD-AE, weight 1000")
+QUICK = ("VAE", "AAE 100", "MMD 1000")
 
 
 def main() -> None:
@@ -220,8 +220,8 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = [r for r in rows if r["name"] in ("VAE", "VAE + VampPrior", "AAE, weight 100")]
-    shown += [r for r in rows if r["name"] == "MMD-AE, weight 1000"]
+    shown = [r for r in rows if r["name"] in ("VAE", "VAE + VampPrior", "AAE 100")]
+    shown += [r for r in rows if r["name"] == "MMD 1000"]
     fig, axes = plt.subplots(2, len(shown), figsize=(2.6 * len(shown), 4.0), layout="constrained")
     for column, row in zip(axes.T, shown, strict=True):
         kinds = {"samples": row["name"], "holes": f"{1 - row['covered']:.1%} in holes"}
