@@ -40,6 +40,9 @@ DENSITY = {
 }
 
 
+AGGREGATE = "refit_guide(program, x): where q(z) is pulled to p(z), no q(z|x) is trained for this."
+
+
 def weights(d: Diagnosis) -> Iterator[Finding]:
     """Say what the evidence is worth."""
     found = d.evidence
@@ -47,7 +50,8 @@ def weights(d: Diagnosis) -> Iterator[Finding]:
         if d.undefined is not None:
             yield Finding(
                 "log p(x)", "–", "–", "unknown", f"Not defined: {d.undefined}.",
-                "A Normal guide, or refit_guide(program, x).", "evidence",
+                "A prior and a guide with densities; refit_guide(program, x) gives the second.",
+                "evidence",
             )  # fmt: skip
         return
     # A tail of rounding errors is no tail.
@@ -69,7 +73,9 @@ def weights(d: Diagnosis) -> Iterator[Finding]:
         f"ESS {np.median(found.ess):.0f} of {found.num_samples}",
         grade,
         f"{said} Lowest: datum {lowest} ({value(float(found.log_evidence[lowest]))}).",
-        "" if grade == "good" else "refine(program, x), a richer guide, or more draws.",
+        "" if grade == "good"
+        else AGGREGATE if d.matched
+        else "refine(program, x), a richer guide, or more draws.",
         "evidence",
     )  # fmt: skip
 
@@ -101,7 +107,9 @@ def gap(d: Diagnosis) -> Iterator[Finding]:
         f"{percent(float(np.mean(d.terms.kl_posterior > LARGE)))} above 1 nat",
         grade,
         said[grade],
-        "" if grade == "good" else "gaps(program, x) says what to change.",
+        "" if grade == "good"
+        else AGGREGATE if d.matched
+        else "gaps(program, x) says what to change.",
         "three-terms",
     )  # fmt: skip
 

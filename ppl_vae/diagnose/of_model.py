@@ -35,12 +35,16 @@ def codes(d: Diagnosis) -> Iterator[Finding]:
         grade = "bad"
         said = "Collapsed: z tells nothing of x."
         advice = "ELBO(warmup=…), a smaller kl_weight, or a weaker decoder."
+        if d.matched:
+            advice = "A smaller weight of what holds q(z) to p(z), or a weaker decoder."
     elif d.active.count < units:
         idle = units - d.active.count
         grade = "look"
         units_say = "unit of z says" if idle == 1 else "units of z say"
         said = f"{idle} {units_say} nothing of x; that may be all there is."
         advice = "ELBO(warmup=…) if more were wanted."
+        if d.matched:
+            advice = "A smaller weight of what holds q(z) to p(z), if more were wanted."
     else:
         grade, said, advice = "good", "All units of z are in use.", ""
     if i is not None and grade == "good" and i.lower > i.ceiling - 0.5:
