@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
-import pyro
 import torch
 from pyro.poutine import Trace
 from pyro.poutine.block_messenger import BlockMessenger
@@ -28,9 +27,8 @@ from ppl_vae.objectives.codes import (
 )
 from ppl_vae.objectives.critic_losses import CriticLoss, NonSaturating
 from ppl_vae.objectives.critics import AdversarialState, Nets, build
-from ppl_vae.objectives.phases import Optimizer, Parts, Phase, Schedule
-from ppl_vae.programs.modes import on_copies, probing
-from ppl_vae.programs.program import of_functions
+from ppl_vae.objectives.phases import Optimizer, Parts, Phase, Schedule, under_svi
+from ppl_vae.programs.modes import on_copies
 from ppl_vae.programs.registration import register
 from ppl_vae.programs.runs import run_model
 
@@ -159,7 +157,7 @@ class Adversarial:
 
     def init(self, program: nn.Module, batch: Batch) -> AdversarialState:
         """Check that codes can be drawn with gradients, and build the critics."""
-        found = coded_structure(program, batch)
+        found, guide = coded_structure(program, batch)
         own = reach(program, batch, found)
         if self.learn_prior and not own.prior:
             raise ValueError(
@@ -169,8 +167,6 @@ class Adversarial:
             )
         if not self.learn_prior:
             warn_of_idle_prior(own, "Adversarial(learn_prior=True)")
-        with probing(program), torch.no_grad():
-            guide = run_codes(program, batch)
         critics = build(self.critic, self.given, guide, batch, found)
         if self.loss.penalty and any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for c in critics for m in c.modules()
@@ -292,16 +288,7 @@ class Adversarial:
                 "expected no critic_steps, noise_epochs, learn_prior, schedule or optimizer "
                 "of its own. Try fit(program, data, objective=...)."
             )
-        states = self.__dict__.setdefault("_svi", {})
-        stored = {id(p) for p in pyro.get_param_store()._params.values()}
-        # A store that was cleared starts anew.
-        held = (model, guide) in states and all(
-            id(p) in stored for p in states[model, guide][1].judges.parameters()
-        )
-        if not held:
-            program = of_functions(model, guide)
-            states[model, guide] = program, self.init(program, Batch(args, kwargs))
-        program, state = states[model, guide]
+        program, state = under_svi(self, model, guide, Batch(args, kwargs))
         register(state.judges)
         losses = [phase.loss(state, *args, **kwargs)[0] for phase in self.phases(program, state)]
         return torch.stack(losses).sum()

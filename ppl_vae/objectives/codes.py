@@ -89,8 +89,11 @@ def reconstruction(model: Trace, found: Structure) -> Tensor:
     return torch.stack([model.nodes[n]["log_prob_sum"] for n in found.observed]).sum()
 
 
-def coded_structure(program: nn.Module, batch: Batch) -> Structure:
+def coded_structure(program: nn.Module, batch: Batch) -> tuple[Structure, Trace]:
     """Say what a program is made of, if each datum has codes with a gradient.
+
+    Returns:
+        What it is made of, and a run of its guide, without gradients.
 
     Raises:
         ValueError: If it has not.
@@ -117,7 +120,7 @@ def coded_structure(program: nn.Module, batch: Batch) -> Structure:
             "OneHotCategorical for a class, or objective=pyro.infer.TraceEnum_ELBO() where classes "
             "are summed out."
         )
-    return found
+    return found, guide
 
 
 class Reach(NamedTuple):

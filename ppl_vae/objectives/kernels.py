@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Protocol
@@ -46,10 +47,7 @@ class InverseMultiquadric:
 
     def __call__(self, squared: Tensor, spread: Tensor) -> Tensor:
         """Evaluate it: the shape of `squared`."""
-        total = torch.zeros_like(squared)
-        for s in self.scales:
-            total = total + s * spread / (s * spread + squared)
-        return total / len(self.scales)
+        return _mean(self.scales, lambda s: s * spread / (s * spread + squared))
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,16 @@ class RBF:
 
     def __call__(self, squared: Tensor, spread: Tensor) -> Tensor:
         """Evaluate it: the shape of `squared`."""
-        total = torch.zeros_like(squared)
-        for s in self.scales:
-            total = total + torch.exp(-squared / (s * spread))
-        return total / len(self.scales)
+        return _mean(self.scales, lambda s: torch.exp(-squared / (s * spread)))
+
+
+def _mean(scales: tuple[float, ...], at: Callable[[float], Tensor]) -> Tensor:
+    # One by one: a stack of them would be the memory of them all.
+    first, *rest = scales
+    total = at(first)
+    for scale in rest:
+        total = total + at(scale)
+    return total / len(scales)
 
 
 def mmd2_unbiased(

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import pyro
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.data.batches import Batch
+from ppl_vae.programs.program import of_functions
 from ppl_vae.programs.traces import Structure
 
 Parts = dict[str, Tensor]
@@ -79,3 +81,25 @@ class Objective(Protocol):
     def score(self, means: dict[str, float]) -> float | None:
         """Say how good validation means per datum are, higher better; None for no such score."""
         ...
+
+
+def under_svi(
+    objective: Any,
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    batch: Batch,  # noqa: ANN401
+) -> tuple[nn.Module, Any]:
+    """Give the program and the state that an objective keeps for a pair of functions under SVI.
+
+    A critic whose parameters have left Pyro's store, for it was cleared, starts anew.
+    """
+    states = objective.__dict__.setdefault("_svi", {})
+    stored = {id(p) for p in pyro.get_param_store()._params.values()}
+    held = (model, guide) in states and all(
+        id(p) in stored for p in states[model, guide][1].parameters()
+    )
+    if not held:
+        program = of_functions(model, guide)
+        states[model, guide] = program, objective.init(program, batch)
+    kept: tuple[nn.Module, Any] = states[model, guide]
+    return kept

@@ -62,9 +62,8 @@ def draw_history(fig: FigureBase, history: History) -> None:
             ax.set_title("q(z) against p(z), in batches")
             ax.set_ylabel("MMD², unbiased")
             ax.axhline(0.0, color=PRIOR, linestyle=":")
-        elif _is_accuracy(columns[0]):
-            name = columns[0].removesuffix("_accuracy").replace("_", " of ")
-            ax.set_title(f"{name}: q(z) told from p(z)")
+        elif columns[0] in history.critics("accuracy"):
+            ax.set_title(f"{history.critic_of(columns[0])}: q(z) told from p(z)")
             ax.set_ylabel("accuracy (chance: 0.5)")
             ax.axhline(0.5, color=PRIOR, linestyle=":")
         else:
@@ -86,7 +85,7 @@ def _curve(ax: Axes, history: History, column: str, label: str, colour: str) -> 
         said = f"{label}, held out{_gaps(held)}"
         ax.plot(epochs, held, color=colour, linestyle="--", label=said)
         drawn.append(held)
-    if _is_accuracy(column):
+    if column in history.critics("accuracy"):
         return
     late = np.concatenate([values[len(values) // 10 :] for values in drawn])
     late = late[np.isfinite(late)]
@@ -97,10 +96,6 @@ def _curve(ax: Axes, history: History, column: str, label: str, colour: str) -> 
     if ax.lines and len(ax.lines) > len(drawn):  # a second curve widens the frame of the first
         low, high = min(low, ax.get_ylim()[0] + pad), max(high, ax.get_ylim()[1] - pad)
     ax.set_ylim(low - pad, high + pad)
-
-
-def _is_accuracy(column: str) -> bool:
-    return column.startswith("critic_") and column.endswith("_accuracy")
 
 
 def _gaps(values: NDArray[np.float64]) -> str:

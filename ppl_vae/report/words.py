@@ -56,7 +56,7 @@ def training(d: Diagnosis) -> str:
         said += _held_out(history, score)
     for column in history.critics("accuracy"):
         right = float(history[column][-max(1, len(history) // 10) :].mean())
-        who = column.removesuffix("_accuracy").replace("_", " of ")
+        who = history.critic_of(column)
         said.append(f"The {who} is right in {percent(right)} of its cases, a coin in 50 %.")
     if history.critics("accuracy"):
         said.append(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ppl_vae.training.history import History
+
 EPOCHS = 10
 """For as many epochs it must have been so."""
 
@@ -32,8 +34,8 @@ def adversary(rows: Sequence[dict[str, float]], weight: float) -> list[str]:
     if not rows or not weight:
         return []
     said = []
-    for name in (c.removesuffix("_accuracy") for c in rows[0] if _is_accuracy(c)):
-        who = f"The critic of {name.removeprefix('critic_')}" if "_" in name else "The critic"
+    for column in History(list(rows)).critics("accuracy"):
+        name, who = column.removesuffix("_accuracy"), f"The {History.critic_of(column)}"
         late = rows[-EPOCHS - 1 :]
         accuracy = [row.get(f"{name}_accuracy", 0.5) for row in late]
         gradient = [row.get(f"{name}_gradient", weight) / weight for row in late]
@@ -51,10 +53,6 @@ def adversary(rows: Sequence[dict[str, float]], weight: float) -> list[str]:
                 "wider encoder."
             )
     return said
-
-
-def _is_accuracy(column: str) -> bool:
-    return column.startswith("critic_") and column.endswith("_accuracy")
 
 
 def _since(late: Sequence[bool]) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from operator import is_
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import pyro
 import torch
@@ -210,7 +210,7 @@ class CompiledStep:
         self.store = dict(state.params)
         self.names = {id(p): name for name, p in state.tensors().items()}
         self.first = self._losses(state, batch)
-        for loss in {id(loss): loss for loss in self.first}.values():
+        for loss in dict.fromkeys(self.first):
             _or_cannot(loss.compile)
         self.losses = {_shapes(batch): self.first}
         # What a step may change before it turns out bad: all, where one phase follows another.
@@ -254,8 +254,7 @@ class CompiledStep:
         found = state.objective_state.found
         rows, scale = found.seen(batch.rows), found.scale(batch.rows)
         parts: dict[str, float] = {}
-        first: StepInfo | None = None
-        total = 0.0
+        total, norms = 0.0, []
         for loss, update in zip(losses, self.updates, strict=True):
             try:
                 numbers, gradients = loss(batch)
@@ -279,11 +278,11 @@ class CompiledStep:
             parts.update(zip(loss.names, rest, strict=True))
             if loss.phase.counts:
                 total += value / scale
-            first = first or StepInfo(total, parts, norm, rows)
+            norms.append(norm)
         self.taken += 1
         state.steps += 1
         state.compiled += 1
-        return state, cast(StepInfo, first)._replace(loss=total)
+        return state, StepInfo(total, parts, norms[0], rows)
 
     def _say_that_shapes_are_many(self) -> None:
         if not self.said:

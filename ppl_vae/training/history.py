@@ -67,6 +67,17 @@ class History:
         """Name the columns of a figure, such as "accuracy", of each critic; of none without one."""
         return [c for c in self.columns if c.startswith("critic_") and c.endswith(f"_{figure}")]
 
+    @staticmethod
+    def critic_of(column: str) -> str:
+        """Say which critic a column is of.
+
+        Example:
+            >>> History.critic_of("critic_accuracy"), History.critic_of("critic_my_z_loss")
+            ('critic', 'critic of my_z')
+        """
+        name = column.removeprefix("critic_").rpartition("_")[0]
+        return f"critic of {name}" if name else "critic"
+
     def summary(self) -> str:
         """Say in a few lines how training went: how long, the last figures, the best held out.
 
