@@ -1,17 +1,20 @@
 """Digits with classes: the semi-supervised and the clustering adversarial autoencoder.
 
 Makhzani et al. 2015 (arXiv:1511.05644, sections 4 and 5). One program, y ~ p(y) one of K classes,
-z ~ N(0, I) the style, x | y, z the pixels; the guide gives q(y|x) and a point for z; a critic each
-for y and z. Semi-supervised: K = 10, and 1000 of the training images have their label, which is
+z ~ N(0, I) the style, x | y, z the pixels; the guide gives q(y|x) and q(z|x). One critic sees y and
+z side by side, so that the style may not tell the class: with a critic for each it may, as in the
+paper. Semi-supervised: K = 10, and 1000 of the training images have their label, which is
 observed beside x. Clustering: K = 16 and no label; each cluster takes the label of the validation
 image of which q(y|x) is the surest, as in the paper, and the error is that of the test images.
 
-Nets of 1000-1000 ReLU, critics of 400-400 (the paper's have 1000-1000), Bernoulli pixels (grey
-above one half), noise of sd 0.3 on the pixels that the encoding nets see in training, Adam,
-batches of 100. The labelled images stand ten times among the unlabelled, so that every batch has
-some. The last 10,000 training images are validation. One seed.
+Nets of 400-400 ReLU (the paper's have 1000-1000), a style of 5, Bernoulli pixels (grey above one
+half), noise of sd 0.3 on the pixels that the encoding nets see in training, Adam, batches of 100.
+The labelled images stand ten times among the unlabelled, so that every batch has some. The last
+10,000 training images are validation; rates, weights and critics were chosen by their error, in
+runs of 15 epochs on 20,000 images. The same classifier from the labelled images alone stands
+beside the semi-supervised one. One seed.
 
-Data: mnist.npz (train_x, train_y, test_x, test_y) in --data-dir or $PPL_VAE_DATA. An hour or so a
+Data: mnist.npz (train_x, train_y, test_x, test_y) in --data-dir or $PPL_VAE_DATA. Half an hour a
 cell on one core: --work keeps a checkpoint and the result of each.
 
 Usage: python benchmarks/aae_classes.py [--quick] [--data-dir DIR] [--work DIR] [--cells NAME,...]
@@ -33,14 +36,13 @@ from pyro import poutine
 from record import machine, record, resumed
 from torch import Tensor, nn
 
-from ppl_vae import MLP, Adversarial, Program, fit
+from ppl_vae import MLP, Adversarial, Conditional, Normal, Program, fit
 from ppl_vae.data import digits
 
 SEED, BATCH, LABELLED, COPIES = 0, 100, 1000, 10
-NOISE, LABEL_WEIGHT = 0.3, 10.0
-LATENT = {"semi-supervised": 10, "clustering": 5}
+LATENT, NOISE, LABEL_WEIGHT = 5, 0.3, 50.0
 CLASSES = {"semi-supervised": 10, "clustering": 16}
-EPOCHS = {"semi-supervised": 100, "clustering": 100}
+EPOCHS = {"semi-supervised": 60, "clustering": 60}
 FALLING = torch.optim.lr_scheduler.CosineAnnealingLR
 
 
@@ -58,7 +60,8 @@ class Nets(nn.Module):
         super().__init__()
         net = MLP(hidden, hidden)
         self.decoder = net(classes + latent, pixels)
-        self.classifier, self.encoder = net(pixels, classes), net(pixels, latent)
+        self.classifier = net(pixels, classes)
+        self.encoder = Conditional(net, Normal(latent), given=pixels)
         self.classes, self.latent = classes, latent
 
     def seen(self, x: Tensor) -> Tensor:
@@ -80,13 +83,13 @@ class Nets(nn.Module):
                 pyro.sample("label", q, obs=said)
 
     def guide(self, x: Tensor, label: Tensor) -> None:
-        """q(y|x), which a known label settles, and a point z."""
+        """q(y|x), which a known label settles, and q(z|x)."""
         pyro.module("nets", self)
         known = label.sum(-1, keepdim=True) > 0
         with pyro.plate("data", len(x)):
             logits = self.classifier(self.seen(x)).masked_fill(known & (label == 0), -torch.inf)
             pyro.sample("y", dist.OneHotCategorical(logits=logits))
-            pyro.sample("z", dist.Delta(self.encoder(self.seen(x)), event_dim=1))
+            pyro.sample("z", self.encoder(self.seen(x)))
 
 
 def main() -> None:
@@ -119,7 +122,7 @@ def cell(
     sets: list[Images],
     *,
     checkpoint: Path | None = None,
-    hidden: int = 1000,
+    hidden: int = 400,
     epochs: int | None = None,
     labelled: int = LABELLED,
 ) -> dict[str, Any]:
@@ -127,26 +130,31 @@ def cell(
     train, valid, test = sets
     classes, epochs = CLASSES[name], epochs or EPOCHS[name]
     x, label = train.x, torch.zeros(len(train.x), classes)
+    more: dict[str, Any] = {}
     if name == "semi-supervised":
         # As many of each class, as in the paper.
         noise = torch.Generator().manual_seed(SEED)
         order = torch.randperm(len(x), generator=noise)
         each = [order[train.y[order] == k][: labelled // 10] for k in range(10)]
-        known = torch.cat(each).repeat(COPIES)
+        known = torch.cat(each)
+        alone = labels_alone(Images(train.x[known], train.y[known]), hidden=hidden)
+        guessed = alone(test.x).argmax(-1)
+        more["test_error_of_labels_alone"] = round(float((guessed != test.y).double().mean()), 4)
+        known = known.repeat(COPIES)
         x = torch.cat([x, train.x[known]])
         label = torch.cat([label, torch.eye(classes)[train.y[known]]])
     torch.manual_seed(SEED)
     pyro.clear_param_store()  # of the cell before, whose names are the same
-    nets = Nets(x.shape[1], classes, LATENT[name], hidden)
+    nets = Nets(x.shape[1], classes, LATENT, hidden)
     history, _ = fit(
         Program(nets.model, nets.guide, modules=[nets]),
         {"x": x, "label": label},
         objective=Adversarial(
-            critic={"y": MLP(400, 400), "z": MLP(400, 400)},
+            critic={("y", "z"): MLP(400, 400)},
             weight=10.0,
-            critic_optimizer=(torch.optim.Adam, {"lr": 2e-4, "betas": (0.5, 0.999)}),
+            critic_optimizer=(torch.optim.Adam, {"lr": 5e-4, "betas": (0.5, 0.999)}),
         ),
-        optimizer=(torch.optim.Adam, {"lr": 3e-4}),
+        optimizer=(torch.optim.Adam, {"lr": 2e-3}),
         schedule=(FALLING, {"T_max": epochs}),
         epochs=epochs,
         batch_size=BATCH,
@@ -160,6 +168,9 @@ def cell(
     meaning = torch.arange(classes)
     if name == "clustering":
         meaning = valid.y[sure.argmax(0)]
+    else:
+        wrong = meaning[sure.argmax(-1)] != valid.y
+        more["validation_error"] = round(float(wrong.double().mean()), 4)
     wrong = (meaning[said.argmax(-1)] != test.y).double()
     share = said.argmax(-1).bincount(minlength=classes) / len(said)
     last = {k: round(v, 3) for k, v in history.rows[-1].items() if k.startswith("critic_")}
@@ -167,6 +178,7 @@ def cell(
         "name": name,
         "test_error": round(float(wrong.mean()), 4),
         "se_over_data": round(float(wrong.std() / len(wrong) ** 0.5), 4),
+        **more,
         "sureness": round(float(said.max(-1).values.mean()), 3),
         "shares_of_classes": [round(float(s), 3) for s in share],
         **last,
@@ -177,11 +189,26 @@ def cell(
     }
 
 
+def labels_alone(known: Images, *, hidden: int, epochs: int = 100) -> nn.Module:
+    """The same classifier from the labelled images and nothing else."""
+    torch.manual_seed(SEED)
+    nets = Nets(known.x.shape[1], 10, LATENT, hidden)
+    adam = torch.optim.Adam(nets.classifier.parameters(), lr=3e-4)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(known.x)).split(BATCH):
+            adam.zero_grad()
+            said = nets.classifier(nets.seen(known.x[rows]))
+            nn.functional.cross_entropy(said, known.y[rows]).backward()
+            adam.step()
+    return nets.classifier
+
+
 def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Errors beside the paper's, which are recalled."""
     return {
         "paper_recalled": {"semi-supervised": 0.016, "clustering": 0.0955},
         **{f"{r['name']}: test_error": r["test_error"] for r in rows},
+        "labels alone: test_error": rows[0]["test_error_of_labels_alone"],
         "training_minutes": round(sum(r["training_minutes"] for r in rows), 1),
         "rows": rows,
     }
