@@ -11,7 +11,8 @@ they do.
   evidence stands beside it.
 - q(z) against p(z): kernel, classifier, units, on 2000 test images; how much of the prior lies
   among codes.
-- log p(x|z) at z ~ q(z|x); samples (drawn with --figures); milliseconds per step, of all in one go.
+- log p(x|z) at z ~ q(z|x), and how wide q(z|x) is in each unit; samples (drawn with --figures);
+  milliseconds per step, of all in one go.
 
 Data: mnist_static.npz in --data-dir or $PPL_VAE_DATA. --work keeps a checkpoint and the result of
 every cell.
@@ -143,10 +144,6 @@ def cell(
     held = test[order[:HELD]]
     match = aggregate_match(vae, held, seed=SEED)
     covered = prior_coverage(vae, held, seed=SEED)
-    with torch.no_grad():
-        torch.manual_seed(SEED)
-        q = vae.posterior(test)
-        seen = vae.likelihood(q.sample()).log_prob(test)
     return {
         "name": name,
         **_mean("log_p_fresh_guide", found.log_evidence),
@@ -155,8 +152,7 @@ def cell(
         "khat_high_own": round(float(np.mean(own.khat > 0.7)), 3),
         **_mean("log_p_annealed", annealed.log_evidence),
         **_mean("log_p_fresh_guide_there", found.log_evidence[few.numpy()]),
-        **_mean("log_p_x_given_z", seen.numpy()),
-        "encoder_sd": round(float(q.base_dist.scale.mean()), 3),
+        **autoencoded(vae, train, test),
         "told_apart": round(match.classifier.accuracy, 3),
         "told_apart_se": round(match.classifier.se, 3),
         "mmd2_interval": [round(float(v), 5) for v in match.mmd.interval()],
@@ -168,6 +164,21 @@ def cell(
         "threads": torch.get_num_threads(),
         "machine": machine(),
         "pictures": pictures(covered),
+    }
+
+
+def autoencoded(vae: VAE, train: Tensor, test: Tensor) -> dict[str, Any]:
+    """log p(x|z) at z ~ q(z|x), of test and of training images; sd of q(z|x), unit by unit."""
+    torch.manual_seed(SEED)
+    with torch.no_grad():
+        q = vae.posterior(test)
+        seen = vae.likelihood(q.sample()).log_prob(test)
+        some = train[: len(test)]
+        trained = vae.likelihood(vae.posterior(some).sample()).log_prob(some)
+    return {
+        **_mean("log_p_x_given_z", seen.numpy()),
+        **_mean("log_p_x_given_z_train", trained.numpy()),
+        "encoder_sd": sorted(round(v, 4) for v in q.base_dist.scale.mean(0).tolist()),
     }
 
 
