@@ -12,6 +12,7 @@ PAGES = [
     "choose/prior.md",
     "choose/likelihood.md",
     "choose/guide.md",
+    "choose/objective.md",
     "choose/own.md",
     "missing.md",
 ]
