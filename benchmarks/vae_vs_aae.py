@@ -163,6 +163,7 @@ def cell(
         "epochs": len(history),
         "threads": torch.get_num_threads(),
         "machine": machine(),
+        "log_evidence": [round(float(v), 3) for v in found.log_evidence],
         "pictures": pictures(covered),
     }
 
@@ -214,9 +215,13 @@ def pictures(covered: PriorCoverage) -> dict[str, list[Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures, without the pictures."""
-    plain = [{k: v for k, v in r.items() if k != "pictures"} for r in rows]
-    keys = ("log_p_fresh_guide", "log_p_own_encoder", "told_apart", "covered")
+    """The figures, with what each has beyond the VAE, image by image, in place of all images."""
+    plain = []
+    for row in rows:
+        beyond = np.array(row["log_evidence"]) - np.array(rows[0]["log_evidence"])
+        held = {k: v for k, v in row.items() if k not in ("log_evidence", "pictures")}
+        plain.append(held | _mean("log_p_beyond_vae", beyond))
+    keys = ("log_p_fresh_guide", "log_p_beyond_vae", "log_p_own_encoder", "told_apart", "covered")
     return {
         "draws": DRAWS,
         **{f"{r['name']}: {k}": r[k] for r in plain for k in keys},
