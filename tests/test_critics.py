@@ -747,3 +747,7 @@ def test_what_cannot_be_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="critic_optimizer=.*cannot be built"):
         fit(program, torch.randn(8, 4), epochs=1, progress=False,
             objective=Adversarial(critic_optimizer=(torch.optim.Adam, {"rate": 1})))  # fmt: skip
+    unknown = (torch.optim.lr_scheduler.ExponentialLR, {"factor": 0.9})
+    with pytest.raises(ValueError, match="critic_schedule=.*cannot be built"):
+        fit(program, torch.randn(8, 4), epochs=1, progress=False,
+            objective=Adversarial(critic_schedule=unknown))  # fmt: skip

@@ -167,21 +167,22 @@ def refuse_optimizer(name: str, spec: Any, schedule: Any = None) -> None:  # noq
         )
     if not isinstance(schedule, tuple | type):
         return
+    name = name.replace("optimizer", "schedule")  # of the phase's own optimizer
     usual = 'Try (torch.optim.lr_scheduler.ExponentialLR, {"gamma": 0.99}).'
     if isinstance(schedule, type) or len(schedule) != 2 or not isinstance(schedule[1], dict):
         raise ValueError(
-            f"Got schedule={schedule!r}; expected a class and a dict of its arguments. {usual}"
+            f"Got {name}={schedule!r}; expected a class and a dict of its arguments. {usual}"
         )
     kind, options = schedule
     shown = getattr(kind, "__name__", repr(kind))
     if kind is torch.optim.lr_scheduler.ReduceLROnPlateau:
         raise ValueError(
-            f"Got schedule=({shown}, {options}); expected one that steps without a metric. {usual}"
+            f"Got {name}=({shown}, {options}); expected one that steps without a metric. {usual}"
         )
     try:
         kind(optimizer, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Got schedule=({shown}, {options}), which cannot be built ({error}); expected a class "
+            f"Got {name}=({shown}, {options}), which cannot be built ({error}); expected a class "
             f"of torch.optim.lr_scheduler and its arguments. {usual}"
         ) from error
