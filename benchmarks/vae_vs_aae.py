@@ -236,8 +236,7 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = [r for r in rows if r["name"] in ("VAE", "VAE + VampPrior", "AAE 100")]
-    shown += [r for r in rows if r["name"] == "MMD 1000"]
+    shown = [r for r in rows if r["name"] in ("VAE", "VAE + VampPrior", "AAE 10", "MMD 100")]
     fig, axes = plt.subplots(2, len(shown), figsize=(2.6 * len(shown), 4.0), layout="constrained")
     for column, row in zip(axes.T, shown, strict=True):
         kinds = {"samples": row["name"], "holes": f"{1 - row['covered']:.1%} in holes"}

@@ -1,13 +1,16 @@
-"""The manual's code runs, prints what it says, and is short where it says so."""
+"""The manual's code runs and prints what it says; its figures are what benchmarks found."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from test_readme import run, same
 
 DOCS = Path(__file__).parents[1] / "docs"
+RESULTS = DOCS.parent / "benchmarks" / "results"
 PAGES = [
     "choose/prior.md",
     "choose/likelihood.md",
@@ -15,6 +18,7 @@ PAGES = [
     "choose/objective.md",
     "choose/own.md",
     "missing.md",
+    "vae_vs_aae.md",
 ]
 
 
@@ -33,3 +37,74 @@ def test_your_own_piece_takes_under_twenty_lines() -> None:
     pieces = re.findall(r"^(?:@dataclass.*\n)?(?:class|def) [\s\S]*?(?=^\S)", page, re.MULTILINE)
     assert len(pieces) >= 5
     assert max(len(piece.strip().splitlines()) for piece in pieces) < 20
+
+
+def test_the_comparison_quotes_what_its_script_found() -> None:
+    found = json.loads((RESULTS / "vae_vs_aae.json").read_text("utf-8"))
+    page = (DOCS / "vae_vs_aae.md").read_text(encoding="utf-8").replace("−", "-")
+    f = {row["name"]: row for row in found["figures"]["rows"]}
+    pace = found["figures"]["ms_per_step"]
+    vae, vamp, aae, heavy = (f[n] for n in ("VAE", "VAE + VampPrior", "AAE 10", "AAE 100"))
+
+    def pm(row: dict[str, Any], key: str) -> str:
+        return f"{row[key]:.2f} ± {row[key + '_se']:.2f}"
+
+    def share(value: float) -> str:
+        return f"{100 * value:.0f} %"
+
+    def beyond(key: str) -> list[float]:
+        return [f[n][key] - vae[key] for n in ("AAE 10", "MMD 100", "no prior")]
+
+    def used(row: dict[str, Any]) -> int:
+        return sum(sd < 0.5 for sd in row["encoder_sd"])
+
+    quoted = [
+        *(
+            f"| {n} | {pm(r, 'log_p_fresh_guide')} | {pm(r, 'log_p_beyond_vae')} | "
+            f"{r['log_p_own_encoder']:.2f} | {share(r['told_apart'])} | {share(r['covered'])} |"
+            for n, r in f.items()
+        ),
+        *(
+            f"| {n} | {r['log_p_x_given_z_train']:.1f} | {r['log_p_x_given_z']:.1f} | {used(r)} |"
+            for n, r in f.items()
+            if n != "VAE + VampPrior"  # whose scale of z is its own
+        ),
+        " | ".join(["", *pace, ""]).strip(),
+        " | ".join(["", *(f"{ms:.1f}" for ms in pace.values()), ""]).strip(),
+        f"among themselves it is {share(vae['covered_by_itself'])}",
+        f"tells them apart in {share(vae['told_apart'])} of cases",
+        f"{share(1 - vae['covered'])} of the prior lies in holes",
+        f"{share(1 - vae['covered_by_itself'])} if codes were draws of it",
+        f"the classifier is at {share(aae['told_apart'])}",
+        f"{share(aae['covered'])} of the prior is covered",
+        f"told apart in {share(f['MMD 100']['told_apart'])} of cases, no worse than the VAE",
+        f"leaves {share(1 - f['MMD 100']['covered'])} of the prior in holes",
+        f"{share(f['no prior']['covered'])} of the prior lies among them, and the classifier is "
+        f"right in {share(f['no prior']['told_apart'])}",
+        f"At weight 10, {-aae['log_p_beyond_vae']:.1f} nats per image",
+        f"the price is {-heavy['log_p_beyond_vae']:.1f} nats",
+        f"the VAE's are {vae['encoder_sd'][0]:.2f} to {vae['encoder_sd'][-1]:.2f}",
+        f"fit {min(beyond('log_p_x_given_z_train')):.0f} to "
+        f"{max(beyond('log_p_x_given_z_train')):.0f} nats better",
+        f"from {-min(beyond('log_p_x_given_z')):.0f} nats worse to "
+        f"{max(beyond('log_p_x_given_z')):.0f} better",
+        f"{('none', 'one', 'two', 'three')[8 - used(heavy)]} of the eight units of the AAE",
+        f"has {aae['log_p_own_encoder']:.1f} nats, "
+        f"{aae['log_p_fresh_guide'] - aae['log_p_own_encoder']:.0f} less than by the fresh guide",
+        f"above 0.7 for {share(aae['khat_high_own'])} of the images",
+        f"is for {share(aae['khat_high'])} ({share(vae['khat_high'])} of the VAE's)",
+        f"says {aae['log_p_annealed']:.1f} on 100 of the images",
+        f"guide says {aae['log_p_fresh_guide_there']:.1f}; for the VAE "
+        f"{vae['log_p_annealed']:.1f} and {vae['log_p_fresh_guide_there']:.1f}",
+        f"told apart in {share(vamp['told_apart'])} of cases, "
+        f"{share(vamp['covered'])} of its prior is covered "
+        f"(of {share(vamp['covered_by_itself'])}), "
+        f"and it has {vamp['log_p_beyond_vae']:.1f} nats *more*",
+    ]
+    assert [text for text in quoted if text not in " ".join(page.split())] == []
+    # What the prose says without a number.
+    assert abs(aae["told_apart"] - 0.5) < 2 * aae["told_apart_se"]  # "a coin"
+    full = {n for n, r in f.items() if used(r) == 8} - {"VAE + VampPrior"}
+    assert full == {"VAE", "AAE 10", "MMD 100", "no prior"}  # "where all eight units are in use"
+    floor = [sd for n in ("AAE 10", "AAE 100") for sd in f[n]["encoder_sd"] if sd < 0.5]
+    assert max(floor) < 0.01  # "the floor of the family"
