@@ -69,8 +69,7 @@ def test_the_comparison_quotes_what_its_script_found() -> None:
             for n, r in f.items()
             if n != "VAE + VampPrior"  # whose scale of z is its own
         ),
-        " | ".join(["", *pace, ""]).strip(),
-        " | ".join(["", *(f"{ms:.1f}" for ms in pace.values()), ""]).strip(),
+        *(f"| {n} | {ms:.1f} |" for n, ms in pace.items()),
         f"among themselves it is {share(vae['covered_by_itself'])}",
         f"tells them apart in {share(vae['told_apart'])} of cases",
         f"{share(1 - vae['covered'])} of the prior lies in holes",
