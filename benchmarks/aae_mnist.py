@@ -181,9 +181,11 @@ def references(sets: list[Tensor], *, samples: int = SAMPLES) -> dict[str, Any]:
 
 def parzen(samples: Tensor, valid: Tensor, test: Tensor) -> dict[str, float]:
     """Mean log density of the test images under Gaussians on the samples, width by validation."""
-    best = int(log_density(samples, valid, SIGMAS).mean(1).argmax())
+    validation = log_density(samples, valid, SIGMAS).mean(1)
+    best = int(validation.argmax())
     (found,) = log_density(samples, test, [SIGMAS[best]])
     return {
+        "parzen_validation": round(float(validation[best]), 2),
         "parzen": round(float(found.mean()), 2),
         "se_over_data": round(float(found.std() / len(found) ** 0.5), 2),
         "sigma": round(SIGMAS[best], 4),
@@ -205,13 +207,13 @@ def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures: the paper's is recalled."""
     cells = [r for r in rows if r["name"] != "references"]
     reference = next(r for r in rows if r["name"] == "references")
-    best = max(cells, key=lambda r: float(r["parzen"]))
+    best = max(cells, key=lambda r: float(r["parzen_validation"]))
     return {
         "paper_recalled": 340,
         **{f"parzen_{r['name']}": r["parzen"] for r in cells},
         "parzen_training_images": reference["training images"]["parzen"],
         "parzen_centroids": reference["centroids"]["parzen"],
-        "best": best["name"],
+        "best_by_validation": best["name"],
         "training_minutes": round(sum(r["training_minutes"] for r in cells), 1),
         "rows": rows,
     }

@@ -1,8 +1,11 @@
 """Write down what a benchmark found: figures, seed, versions, machine and wall time, as JSON."""
 
+import ast
+import hashlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -62,17 +65,32 @@ def resumed(
 
     Returns:
         What all pieces found, in order; None, with a line that says so, while some are missing.
+
+    Raises:
+        ValueError: If another version of the script wrote a piece.
     """
     work.mkdir(parents=True, exist_ok=True)
+    script = sys.modules[run.__module__].__file__
+    if script is None:
+        raise ValueError("run: got a function of no file, expected one of the script.")
+    # Comments and layout may change; what is run may not.
+    code = ast.dump(ast.parse(Path(script).read_text(encoding="utf-8")))
+    version = hashlib.sha256(code.encode()).hexdigest()[:16]
     for name in chosen:
         found = work / f"{name}.json"
         if not found.exists():
-            value = json.dumps(run(name))
+            value = json.dumps({"script": version, "found": run(name)})
             found.write_text(value, encoding="utf-8")
     if missing := [name for name in names if not (work / f"{name}.json").exists()]:
         print(json.dumps({"not_done": missing}))
         return None
-    return [json.loads((work / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+    pieces = [json.loads((work / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+    if old := [n for n, p in zip(names, pieces, strict=True) if p.get("script") != version]:
+        raise ValueError(
+            f"Got pieces in {work} that another version of {Path(script).name} wrote: {old}; "
+            "expected all of this one. Try another --work, or delete them."
+        )
+    return [piece["found"] for piece in pieces]
 
 
 def versions() -> dict[str, str]:
