@@ -552,7 +552,7 @@ def test_bad_log_weights_are_refused(call: Callable, log_w: np.ndarray, says: st
         (lambda: active_units(OK, noise=[0.1, -1]), "one a unit"),
         (lambda: active_units(OK, noise=[0.1, np.nan]), "one a unit"),
         (lambda: mmd2(OK, OK[:, :1]), "2 and 1 columns"),
-        (lambda: mmd2(OK, OK), "most are equal"),
+        (lambda: mmd2(OK, OK), "all equal"),
         (lambda: mmd2(OK, OK, bandwidth=0.0), "bandwidth"),
         (lambda: mmd2(NAN, OK), "x: got nan"),
         (lambda: mmd_test(OK, OK, seed=0, permutations=0), "permutations"),

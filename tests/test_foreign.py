@@ -23,6 +23,7 @@ from ppl_vae import (
     ELBO,
     Adversarial,
     Program,
+    aggregate_match,
     diagnose,
     fit,
     log_weights,
@@ -259,27 +260,34 @@ def test_summed_out_sites_are_drawn_from_their_exact_conditional() -> None:
 
 @pytest.mark.parametrize("marked", ["model and guide", "guide"])
 @pytest.mark.parametrize("first", [0.5, 1.0], ids=["even", "known label"])
+@pytest.mark.parametrize("code", [dist.Categorical, dist.OneHotCategorical])
 def test_a_site_that_the_guide_sums_out_is_drawn_from_its_exact_conditional_too(
-    marked, first
+    marked, first, code
 ) -> None:
     parallel = {"enumerate": "parallel"}
+
+    def mean_of(k):
+        return MEANS[k.long()] if code is dist.Categorical else (k * MEANS[:2]).sum(-1)
 
     def two(x):
         infer = parallel if "model" in marked else {}
         with pyro.plate("rows", len(x)):
-            k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])), infer=infer)
-            pyro.sample("z", dist.Normal(MEANS[k], 1.0))
-            pyro.sample("x", dist.Normal(MEANS[k], 1.0), obs=x)
+            k = pyro.sample("k", code(torch.tensor([0.3, 0.7])), infer=infer)
+            pyro.sample("z", dist.Normal(mean_of(k), 1.0))
+            pyro.sample("x", dist.Normal(mean_of(k), 1.0), obs=x)
 
     def two_guide(x):
         with pyro.plate("rows", len(x)):
             logits = torch.tensor([first, 1 - first]).log()
-            pyro.sample("k", dist.Categorical(logits=logits), infer=parallel)
+            pyro.sample("k", code(logits=logits), infer=parallel)
             pyro.sample("z", dist.Normal(0.5 * x, 1.0))
 
-    draws = posterior_predictive(Program(two, two_guide), X, 500, seed=0)
+    program = Program(two, two_guide)
+    draws = posterior_predictive(program, X, 500, seed=0)
     z, k = draws.latents["z"], draws.latents["k"]
-    torch.testing.assert_close(draws.means["x"], MEANS[k.long()])
+    torch.testing.assert_close(draws.means["x"], mean_of(k))
+    k = k if code is dist.Categorical else k.argmax(-1)
+    assert aggregate_match(program, X, permutations=20).units.keys() == {"z"}
     if first == 1.0:  # the log weights leave the other value out
         assert not k.any()
         return

@@ -196,18 +196,28 @@ def exact_mixture(x):
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-def test_enumerated_sites_are_summed_out(rows):
+@pytest.mark.parametrize("marked", ["model and guide", "guide"])
+@pytest.mark.parametrize("code", [dist.Categorical, dist.OneHotCategorical])
+def test_enumerated_sites_are_summed_out(rows, marked, code):
     parallel = {"enumerate": "parallel"}
+
+    def sign(y):
+        return 2.0 * (y if code is dist.Categorical else y[..., 1]) - 1.0
+
+    def model(x):
+        infer = parallel if "model" in marked else {}
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", code(torch.tensor([0.3, 0.7]).to(x)), infer=infer)
+            z = pyro.sample("z", dist.Normal(sign(y), torch.ones_like(x)))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
 
     def guide(x):
         with pyro.plate("other_name", len(x)):
-            y = pyro.sample("y", dist.Categorical(torch.tensor([0.5, 0.5]).to(x)), infer=parallel)
-            pyro.sample(
-                "z", dist.Normal((2.0 * y - 1.0 + 4 * x) / 5, torch.full_like(x, 0.2).sqrt())
-            )
+            y = pyro.sample("y", code(torch.tensor([0.5, 0.5]).to(x)), infer=parallel)
+            pyro.sample("z", dist.Normal((sign(y) + 4 * x) / 5, torch.full_like(x, 0.2).sqrt()))
 
     x = torch.randn(rows, dtype=torch.float64)
-    program = Program(lambda x: mixture_model(x, parallel), guide)
+    program = Program(model, guide)
     # Given y the guide is exact, so every weight is p(x) whatever q(y): rounding only (0.3 and 0.7
     # are float32 numbers in the model: 1e-8).
     assert (log_weights(program, x, 4, seed=0) - exact_mixture(x)).abs().max() < 1e-7

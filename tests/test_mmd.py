@@ -103,35 +103,68 @@ def test_its_width_is_the_median_distance_of_the_priors_draws() -> None:
     torch.testing.assert_close(*far, rtol=1e-6, atol=0.0)  # no digits are lost far from 0
 
 
-DATA = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor(
+DATA = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor(
     [[3.0, 0.0, 1.0, 1.0], [0.0, 3.0, 1.0, -1.0]]
 )
 
 
 @pytest.mark.parametrize("kernel", [InverseMultiquadric(), RBF()], ids=["IMQ", "RBF"])
 def test_codes_come_to_the_prior(kernel) -> None:
-    """Without it codes are where they are; with it a classifier finds little: under 0.6, where the
-    SE is 0.011 of 2000 held-out draws."""
+    """Without it codes are where they are; with it a classifier finds little in 1000 data that took
+    no part: under 0.57, a coin and 4 standard errors of 0.016."""
     found = {}
     for weight in (0.0, 300.0):
         vae = autoencoder(StandardNormal(2, scale=2.0))
         history, _ = fit(
-            vae, DATA, objective=MMD(kernel, weight=weight), epochs=15, batch_size=200,
+            vae, DATA[:2000], objective=MMD(kernel, weight=weight), epochs=15, batch_size=200,
             optimizer=(torch.optim.Adam, {"lr": 5e-3}), seed=0, progress=False,
         )  # fmt: skip
-        found[weight] = aggregate_match(vae, DATA).classifier.accuracy
+        found[weight] = aggregate_match(vae, DATA[2000:]).classifier.accuracy
         assert {"reconstruction", "mmd2"} <= set(history.columns)
-    assert found[0.0] > 0.7 and found[300.0] < 0.6
+    assert found[0.0] > 0.7 and found[300.0] < 0.57
 
 
-@pytest.mark.parametrize("kind", ["mixture", "vamp"])
-def test_a_prior_stays_and_that_is_said(kind) -> None:
-    prior = GaussianMixture(torch.randn(3, 2), learned=True) if kind == "mixture" else None
-    vae = autoencoder(prior or VampPrior(DATA[:5]))
-    before = {k: v.clone() for k, v in vae.prior.state_dict().items()}
+def test_a_prior_stays_and_that_is_said() -> None:
+    vae = autoencoder(GaussianMixture(torch.randn(3, 2), learned=True))
+    before = vae.prior().log_prob(torch.zeros(2))
     with pytest.warns(UserWarning, match="do not move.*learn_prior=True"):
         fit(vae, DATA[:100], objective=MMD(), epochs=2, progress=False)
-    assert all(torch.equal(v, before[k]) for k, v in vae.prior.state_dict().items())
+    assert torch.equal(vae.prior().log_prob(torch.zeros(2)), before)
+
+
+def test_a_prior_made_of_the_encoder_moves_with_it_and_that_is_said() -> None:
+    vae = autoencoder(VampPrior(DATA[:5]))
+    before = vae.prior().log_prob(torch.zeros(2))
+    with pytest.warns(UserWarning, match=r"encoder's own parameters \['encoder.*moves as the enc"):
+        fit(vae, DATA[:100], objective=MMD(), epochs=2, progress=False)
+    assert not torch.equal(vae.prior().log_prob(torch.zeros(2)), before)
+
+
+def test_rows_that_do_not_count_are_as_if_they_were_not_there() -> None:
+    """Neither in the distances nor in the width that is their median."""
+    noise = torch.Generator().manual_seed(0)
+    codes, draws = torch.randn(2, 20, 3, generator=noise, dtype=torch.float64)
+    rows = (torch.arange(20) < 12).to(codes)
+    alone = mmd2_unbiased(codes[:12], draws[:12], RBF())
+    draws[12:] += 100.0
+    torch.testing.assert_close(mmd2_unbiased(codes, draws, RBF(), rows=rows), alone)
+    torch.testing.assert_close(mmd2_unbiased(codes, draws, RBF(), rows=0.01 * rows), alone)
+    for few in (rows * 0, (torch.arange(20) == 3).to(codes)):
+        assert mmd2_unbiased(codes, draws, RBF(), rows=few) == 0.0  # no pair, no penalty
+
+
+def test_weights_of_rows_leave_the_estimate_unbiased() -> None:
+    """As above, with weights from 0 to 1: within 4 standard errors of 2000 batches."""
+    noise = torch.Generator().manual_seed(0)
+    rows = torch.linspace(0, 1, 20, dtype=torch.float64)
+
+    def one():
+        z = torch.randn(2, 20, 3, generator=noise, dtype=torch.float64)
+        z[0, :, 0] += 1.0
+        return float(mmd2_unbiased(z[0], z[1], RBF((1.0,)), spread=SPREAD, rows=rows))
+
+    found = np.array([one() for _ in range(2000)])
+    assert abs(found.mean() - between(1.0, 1.0)) < 4 * found.std() / math.sqrt(len(found))
 
 
 def test_early_stopping_is_by_the_loss() -> None:
@@ -246,7 +279,7 @@ def test_bad_samples_are_refused(arguments, said) -> None:
 
 def test_holes_are_in_the_diagnosis_and_drawn() -> None:
     vae = autoencoder(StandardNormal(2, scale=2.0))
-    fit(vae, DATA, objective=MMD(weight=0.0), epochs=2, seed=0, progress=False)
+    fit(vae, DATA[:2000], objective=MMD(weight=0.0), epochs=2, seed=0, progress=False)
     d = diagnose(vae, DATA[:300], budget=0, num_samples=50)
     (said,) = [f for f in d.findings if f.check == "holes in q(z)"]
     # Nothing holds codes to a prior of twice their spread.

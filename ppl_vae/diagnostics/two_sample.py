@@ -70,8 +70,9 @@ def mmd2(x: ArrayLike, y: ArrayLike, bandwidth: float | None = None) -> float:
 
     mean k(x, x') + mean k(y, y') - 2 mean k(x, y), k(a, b) = exp(-‖a - b‖² / 2h²): eq. 5 of *A
     Kernel Two-Sample Test* (Gretton et al., 2012; number recalled, not checked). Without a
-    bandwidth h is the median distance within y (its first 2000 draws): set by the reference alone,
-    so that values for different guides are measured with one kernel.
+    bandwidth h is the median distance within y (its first 2000 draws; the mean where most are
+    equal): set by the reference alone, so that values for different guides are measured with one
+    kernel.
 
     Args:
         x: Draws to be judged, such as z ~ q(z).
@@ -224,14 +225,16 @@ def _signs(first: int, second: int) -> Floats:
 
 
 def _bandwidth(reference: Floats, bandwidth: float | None) -> float:
-    """Check a bandwidth, or take the median distance within the reference."""
+    """Check a bandwidth, or take the median distance within the reference; the mean if it is 0."""
     from scipy.spatial.distance import pdist
 
     if bandwidth is None:
-        bandwidth = float(np.median(pdist(reference[:HEURISTIC_ROWS])))
+        apart = pdist(reference[:HEURISTIC_ROWS])
+        bandwidth = float(np.median(apart)) or float(apart.mean())
         if bandwidth == 0:
             raise ValueError(
-                "y: got draws of which most are equal, expected a continuous law. Try bandwidth=."
+                "y: got draws that are all equal, expected some that differ. Try more draws of the "
+                "reference."
             )
     if not 0 < bandwidth < np.inf:
         raise ValueError(f"bandwidth: got {bandwidth}, expected a positive number. Try None.")

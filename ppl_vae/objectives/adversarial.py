@@ -16,14 +16,14 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.nets import MLP
 from ppl_vae.objectives.codes import (
     coded_structure,
-    counted,
     idle_codes,
     prior_run,
     reach,
     reconstruction,
+    row_weights,
     run_coded,
     run_codes,
-    warn_of_idle_prior,
+    warn_of_prior,
 )
 from ppl_vae.objectives.critic_losses import CriticLoss, NonSaturating
 from ppl_vae.objectives.critics import AdversarialState, Nets, build
@@ -165,8 +165,7 @@ class Adversarial:
                 "density; expected one. Try GaussianMixture(..., learned=True), or "
                 "learn_prior=False."
             )
-        if not self.learn_prior:
-            warn_of_idle_prior(own, "Adversarial(learn_prior=True)")
+        warn_of_prior(own, None if self.learn_prior else "Adversarial(learn_prior=True)")
         critics = build(self.critic, self.given, guide, batch, found)
         if self.loss.penalty and any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for c in critics for m in c.modules()
@@ -186,11 +185,11 @@ class Adversarial:
             for critic in state.critics:
                 z = self._noisy(critic.shown(guide, batch, state.found), state, critic.width)
                 value, gradient = critic.fooled(
-                    z, self.loss, counted(guide, state.found, critic.latents)
+                    z, self.loss, row_weights(guide, state.found, critic.latents, batch.rows)
                 )
                 total = total + value
                 if gradient is not None:
-                    parts[f"{critic.name}_gradient"] = self.weight * gradient.norm(dim=1).sum()
+                    parts[f"{critic.name}_gradient"] = self.weight * gradient
             return total, {"adversarial": total.detach(), **parts}
 
         def both(state: AdversarialState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
@@ -230,7 +229,7 @@ class Adversarial:
                     self._noisy(critic.shown(run, batch, state.found), state, critic.width)
                     for run in (real, fake)
                 )
-                rows = counted(fake, state.found, critic.latents)
+                rows = row_weights(fake, state.found, critic.latents, batch.rows)
                 value, more = critic.lesson(drawn, coded, self.loss, rows)
                 total, parts = total + value, {**parts, **more}
             return state.found.scale(batch.rows) * total, parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -69,18 +70,34 @@ def codes_of(trace: Trace, found: Structure, latents: Sequence[str]) -> Tensor:
     return torch.cat([z.reshape(len(z), -1) for z in rows], dim=-1)
 
 
-def counted(trace: Trace, found: Structure, latents: Sequence[str]) -> Tensor | None:
-    """Say which rows count, where a mask leaves some out: ``(N,)`` of 0 and 1, or None."""
+def row_weights(trace: Trace, found: Structure, latents: Sequence[str], rows: int) -> Tensor | None:
+    """Say how much each row counts: ``(N,)``, or None where all count once.
+
+    A row that a mask leaves out counts for nothing; what `poutine.scale` says of latents, beside
+    the scale of a plate that subsamples, is its weight (their mean, where latents differ).
+    """
+    weights: list[Tensor] = []
     kept: Tensor | None = None
     for name in latents:
         site = trace.nodes[name]
-        if site["mask"] is None or site["mask"] is True:
-            continue
-        shape = site["fn"].batch_shape
-        mask = torch.as_tensor(site["mask"], device=site["value"].device).expand(shape)
-        rows = mask.movedim(found.dim, 0).reshape(shape[found.dim], -1).all(1)
-        kept = rows if kept is None else kept & rows
-    return None if kept is None else kept.to(trace.nodes[latents[0]]["value"].dtype)
+        shape, value = site["fn"].batch_shape, site["value"]
+
+        def by_row(of: Any, shape: torch.Size = shape, value: Tensor = value) -> Tensor:  # noqa: ANN401
+            cells = torch.as_tensor(of, device=value.device).expand(shape)
+            return cells.movedim(found.dim, 0).reshape(shape[found.dim], -1)
+
+        if site["mask"] is not None and site["mask"] is not True:
+            seen = by_row(site["mask"]).all(1)
+            kept = seen if kept is None else kept & seen
+        own = site["scale"] / found.scale(rows)
+        once = not isinstance(own, Tensor) and math.isclose(own, 1.0)
+        weights += [] if once else [by_row(own).to(value.dtype).mean(1)]
+    if not weights:
+        return None if kept is None else kept.to(trace.nodes[latents[0]]["value"].dtype)
+    ones = torch.ones_like(weights[0])
+    weights += [ones] * (len(latents) - len(weights))
+    weight = torch.stack(weights).mean(0)
+    return weight if kept is None else weight * kept
 
 
 def reconstruction(model: Trace, found: Structure) -> Tensor:
@@ -120,6 +137,18 @@ def coded_structure(program: nn.Module, batch: Batch) -> tuple[Structure, Trace]
             "OneHotCategorical for a class, or objective=pyro.infer.TraceEnum_ELBO() where classes "
             "are summed out."
         )
+    for name in found.latents:
+        mask = guide.nodes[name]["mask"]
+        if not isinstance(mask, Tensor):
+            continue
+        shape = guide.nodes[name]["fn"].batch_shape
+        cells = mask.expand(shape).movedim(found.dim, 0).reshape(shape[found.dim], -1)
+        if (cells.any(1) & ~cells.all(1)).any():
+            raise ValueError(
+                f"Got a mask that leaves out a part of some datum's {name!r}; expected whole data, "
+                "for a code with a hole has no place among draws of the prior. Try ELBO(), or a "
+                "latent for each datum as a whole."
+            )
     return found, guide
 
 
@@ -130,6 +159,7 @@ class Reach(NamedTuple):
         codes: Names in Pyro's store of the parameters that codes hang on.
         prior: Of those that only log p(z) hangs on.
         scored: The latents whose log p(z) that is.
+        borrowed: Those that log p(z) and codes hang on: the prior moves as the encoder does.
         idle: Of those that neither codes, log p(z) nor log p(x|z) hang on: where a prior can only
             be drawn from, its own.
     """
@@ -137,6 +167,7 @@ class Reach(NamedTuple):
     codes: frozenset[str]
     prior: frozenset[str]
     scored: tuple[str, ...]
+    borrowed: frozenset[str]
     idle: frozenset[str]
 
 
@@ -155,16 +186,17 @@ def reach(program: nn.Module, batch: Batch, found: Structure) -> Reach:
         of_codes = _reached(codes_of(guide, found, found.latents).sum(), params)
         others = of_codes | _reached(reconstruction(model, found), params)
         of_prior: dict[str, frozenset[str]] = {}
+        borrowed: frozenset[str] = frozenset()
         for name in found.latents:
             site = prior.nodes[name]
             # Codes of a class are probabilities, which a mass does not score.
             if name not in found.sampled_priors and not site["fn"].support.is_discrete:
-                log_prob = site["fn"].log_prob(site["value"]).sum()
-                of_prior[name] = _reached(log_prob, params) - others
+                reached = _reached(site["fn"].log_prob(site["value"]).sum(), params)
+                of_prior[name], borrowed = reached - others, borrowed | (reached & of_codes)
     own: frozenset[str] = frozenset().union(*of_prior.values())
     scored = tuple(name for name, reached in of_prior.items() if reached)
     trained = frozenset(n for n, p in params.items() if p.requires_grad)
-    return Reach(of_codes, own, scored, trained - others - own)
+    return Reach(of_codes, own, scored, borrowed, trained - others - own)
 
 
 def _reached(value: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
@@ -175,10 +207,23 @@ def _reached(value: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
     return frozenset(n for n, g in zip(leaves, each, strict=True) if g is not None)
 
 
-def warn_of_idle_prior(own: Reach, remedy: str) -> None:
-    """Say which parameters do not move: codes are pulled towards a prior, it towards none."""
-    if still := own.prior | own.idle:
-        names = sorted(n.rpartition("$$$")[2] for n in still)  # of a module, or of the store
+def warn_of_prior(own: Reach, remedy: str | None) -> None:
+    """Say what becomes of a prior's parameters: codes are pulled towards it, it towards none.
+
+    Args:
+        own: What a run of the program reaches.
+        remedy: What would train those that do not move; None where they are trained.
+    """
+    if own.borrowed:
+        warnings.warn(
+            f"Got a prior that is made of the encoder's own parameters {_named(own.borrowed)}; it "
+            "moves as the encoder does, and nothing holds the two in place under an objective that "
+            "pulls q(z) towards p(z), never p(z) towards q(z). Try ELBO(), under which a VampPrior "
+            "is trained, or a prior of its own, such as GaussianMixture(...).",
+            stacklevel=4,
+        )
+    elif remedy is not None and (still := own.prior | own.idle):
+        names = _named(still)
         warnings.warn(
             f"Got a prior with trainable parameters {names}; they do not move under an "
             "objective that pulls q(z) towards p(z), never p(z) towards q(z). Try "
@@ -186,3 +231,7 @@ def warn_of_idle_prior(own: Reach, remedy: str) -> None:
             "the prior first, under ELBO().",
             stacklevel=4,
         )
+
+
+def _named(params: frozenset[str]) -> list[str]:
+    return sorted(n.rpartition("$$$")[2] for n in params)  # of a module, or of the store

@@ -126,9 +126,9 @@ class Wasserstein:
 
     Gulrajani et al. 2017 (arXiv:1704.00028, eq. 3). Where slopes are 1, the difference of the mean
     scores is at most the earth mover's distance W₁(q, p); the penalty lets slopes exceed 1: for two
-    Gaussians that differ by a shift m the best is 1 + m / (2 penalty), and minus the critic's loss
-    m + m² / (4 penalty), where W₁ is m. A critic with BatchNorm has no gradient for one datum, so
-    none may be used here (same source, section 4).
+    Gaussians that differ by a shift m the best linear score has 1 + m / (2 penalty), and minus its
+    loss is m + m² / (4 penalty), where W₁ is m; over all scores it is at least that. A critic with
+    BatchNorm has no gradient for one datum, so none may be used here (same source, section 4).
 
     Args:
         penalty: Of slopes other than 1, at points drawn evenly between codes and prior.

@@ -61,14 +61,14 @@ class Critic(nn.Module):
     def fooled(
         self, z: Tensor, loss: CriticLoss, rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """What the encoder pays for its codes, and the gradient it is sent: ``()``, ``(N, D)``.
+        """What the encoder pays for its codes, and the norms of the gradients it is sent, summed.
 
-        The gradient is None where none is asked for.
+        These are None where no gradient is asked for.
 
         Args:
             z: What it is shown, ``(N, D + C)``.
             loss: The game.
-            rows: 1 for those that count, 0 for the rest; None where all do.
+            rows: How much each counts; None where all count once.
         """
         if not torch.is_grad_enabled() or not z.requires_grad:
             return _total(loss.generator(self.out_of_reach(z)), rows), None
@@ -78,7 +78,8 @@ class Critic(nn.Module):
         value = _total(loss.generator(self.out_of_reach(held) + 0 * held.sum(1)), rows)
         (gradient,) = torch.autograd.grad(value, held)
         onward = ((z - z.detach()) * gradient).sum()
-        return value.detach() + onward, gradient[:, : self.width]
+        norms = gradient[:, : self.width].norm(dim=1)  # a row's weight is in its own
+        return value.detach() + onward, norms.sum() * _share(rows)
 
     def lesson(
         self, real: Tensor, fake: Tensor, loss: CriticLoss, rows: Tensor | None = None
@@ -89,7 +90,7 @@ class Critic(nn.Module):
             real: Draws of the prior as it is shown them, ``(N, D + C)``.
             fake: Codes.
             loss: The game.
-            rows: 1 for those that count, 0 for the rest; None where all do.
+            rows: How much each counts; None where all count once.
         """
         on_real, on_fake = self(real), self(fake)
         value = _total(loss.critic(on_real, on_fake), rows)
@@ -105,9 +106,9 @@ class Critic(nn.Module):
         # A score on the edge is a guess.
         right = torch.stack([(s > 0) / 2 + (s >= 0) / 2 for s in (above, below)]).mean(0)
         return value, {
-            f"{self.name}_loss": value.detach(),
-            f"{self.name}_accuracy": _total(right, rows),
-            f"{self.name}_saturation": _total(flat, rows),
+            f"{self.name}_loss": value.detach() * _share(rows),
+            f"{self.name}_accuracy": _total(right, rows) * _share(rows),
+            f"{self.name}_saturation": _total(flat, rows) * _share(rows),
         }
 
 
@@ -205,8 +206,14 @@ def _counted_alone(scores: Tensor, rows: Tensor | None) -> Tensor:
     """Put the mean of those that count in place of the rest."""
     if rows is None:
         return scores
-    return torch.where(rows > 0, scores, (scores * rows).sum() / rows.sum().clamp(min=1))
+    total = rows.sum().clamp(min=torch.finfo(rows.dtype).tiny)
+    return torch.where(rows > 0, scores, (scores * rows).sum() / total)
 
 
 def _total(values: Tensor, rows: Tensor | None) -> Tensor:
     return values.sum() if rows is None else (values * rows).sum()
+
+
+def _share(rows: Tensor | None) -> Tensor | float:
+    """Give what makes a sum over rows, which is divided by all of them, a mean of what counts."""
+    return 1.0 if rows is None else len(rows) / rows.sum().clamp(min=torch.finfo(rows.dtype).tiny)

@@ -103,7 +103,8 @@ def mmd2_unbiased(
         draws: Rows ``(N, D)`` of the reference.
         kernel: Evaluated at all pairs.
         spread: C of the kernel; None for the median squared distance of two of `draws`.
-        rows: 1 for those that count, 0 for the rest; None where all do.
+        rows: How much each row counts, of both; None where all count once. With a single row
+            there is no pair, and 0 is given.
 
     Example:
         >>> z = torch.tensor([[0.0], [1.0]])
@@ -115,24 +116,31 @@ def mmd2_unbiased(
     codes, draws = codes - centre, draws - centre
     among = [_squared(z, z) for z in (codes, draws)]
     if spread is None:
-        spread = _spread(among[1])
+        spread = _spread(among[1], rows)
     both = weights[:, None] * weights
-    count = weights.sum()
+    least = torch.finfo(weights.dtype).tiny
+    total = weights.sum().square()
+    pairs = total - weights.square().sum()
     same = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
     # The diagonal is left out; its distance is 1, not 0, where a kernel may have no slope.
     within = [kernel(d.masked_fill(same, 1.0), spread) * both.masked_fill(same, 0.0) for d in among]
-    apart = [k.sum() / (count * (count - 1)).clamp(min=1) for k in within]
-    across = (kernel(_squared(codes, draws), spread) * both).sum() / count.square().clamp(min=1)
-    return apart[0] + apart[1] - 2 * across
+    apart = [k.sum() / pairs.clamp(min=least) for k in within]
+    across = (kernel(_squared(codes, draws), spread) * both).sum() / total.clamp(min=least)
+    found = apart[0] + apart[1] - 2 * across
+    return found if rows is None else torch.where((rows > 0).sum() > 1, found, 0 * found)
 
 
-def _spread(squared: Tensor) -> Tensor:
-    """Give the median squared distance of two rows; the mean where most are equal."""
+def _spread(squared: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Give the median squared distance of two rows that count; the mean where most are equal."""
     rows = len(squared)
     upper = torch.triu_indices(rows, rows, 1, device=squared.device)
     found = squared[upper[0], upper[1]].detach()
-    median = found.median()
-    return torch.where(median > 0, median, found.mean().clamp(min=torch.finfo(found.dtype).eps))
+    if weights is not None:
+        kept = (weights[upper[0]] > 0) & (weights[upper[1]] > 0)
+        found = torch.where(kept, found, torch.nan)
+    median = found.nanmedian()
+    mean = found.nanmean().nan_to_num(0.0).clamp(min=torch.finfo(found.dtype).eps)
+    return torch.where(median > 0, median, mean)
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.codes import (
     coded_structure,
     codes_of,
-    counted,
     prior_run,
     reach,
     reconstruction,
+    row_weights,
     run_coded,
-    warn_of_idle_prior,
+    warn_of_prior,
 )
 from ppl_vae.objectives.kernels import InverseMultiquadric, Kernel, mmd2_unbiased
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase, under_svi
@@ -31,8 +31,8 @@ class MMD:
 
     The Wasserstein autoencoder's penalty (Tolstikhin et al. 2018, arXiv:1711.01558, algorithm 2),
     by the unbiased estimate over a batch, with fresh draws of the model's own prior: any that can
-    be drawn from. It is the control beside `Adversarial`: nothing is played, so nothing can get
-    stuck, but a kernel sees little in many dimensions.
+    be drawn from. It is the control beside `Adversarial`: nothing is played, but a kernel sees
+    little in many dimensions, and pulls hardly at all where codes are far from the prior.
 
     Larger batches estimate it better; a batch of a single row has no pair, and no penalty. As under
     an adversary, the guide is not trained towards p(z|x), and a prior's parameters do not move.
@@ -66,7 +66,7 @@ class MMD:
     def init(self, program: nn.Module, batch: Batch) -> ObjectiveState:
         """Check that codes can be drawn with gradients."""
         found, guide = coded_structure(program, batch)
-        warn_of_idle_prior(reach(program, batch, found), "Adversarial(learn_prior=True)")
+        warn_of_prior(reach(program, batch, found), "Adversarial(learn_prior=True)")
         codes = codes_of(guide, found, found.latents)[:3]
         squared = (codes[:, None] - codes[None]).square().sum(-1)
         values = self.kernel(squared, torch.ones_like(squared[0, 0]))
@@ -87,16 +87,16 @@ class MMD:
             log_likelihood = reconstruction(model, found)
             codes = codes_of(guide, found, found.latents)
             draws = codes_of(prior_run(program, batch), found, found.latents)
-            rows, scale = len(codes), found.scale(batch.rows)
-            mmd2 = 0 * codes.sum()
-            if rows > 1:
-                kept = counted(guide, found, found.latents)
-                mmd2 = mmd2_unbiased(codes, draws, self.kernel, rows=kept)
+            scale, mmd2 = found.scale(batch.rows), 0 * codes.sum()
+            rows = row_weights(guide, found, found.latents, batch.rows)
+            if len(codes) > 1:
+                mmd2 = mmd2_unbiased(codes, draws, self.kernel, rows=rows)
             parts = {
                 "reconstruction": log_likelihood.detach() / scale,
-                "mmd2": rows * mmd2.detach(),
+                "mmd2": len(codes) * mmd2.detach(),
             }
-            return -log_likelihood + self.weight * scale * rows * mmd2, parts
+            data = len(codes) if rows is None else rows.sum()
+            return -log_likelihood + self.weight * scale * data * mmd2, parts
 
         return (Phase("mmd", loss),)
 

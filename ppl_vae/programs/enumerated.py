@@ -27,7 +27,7 @@ def summed_out(program: nn.Module, batch: Batch, found: Structure) -> Tensor:
     guide = poutine.trace(EnumMessenger(first_available_dim=free)(program.guide)).get_trace(
         *batch.args, **batch.kwargs
     )
-    enumerated_model = EnumMessenger(first_available_dim=free)(program.model)
+    enumerated_model = EnumMessenger()(program.model)  # its dims go on from the guide's
     model = poutine.trace(poutine.replay(enumerated_model, trace=guide)).get_trace(
         *batch.args, **batch.kwargs
     )
