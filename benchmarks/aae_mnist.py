@@ -60,7 +60,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "critic x 10": {"weight": 100.0},
     "critic x 100": {"weight": 1000.0},
     "code sd 0.5": {"code_sd": 0.5},
-    "40 epochs": {"epochs": 40},
+    "10 epochs": {"epochs": 10},
 }
 
 
