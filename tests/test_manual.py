@@ -39,6 +39,19 @@ def test_your_own_piece_takes_under_twenty_lines() -> None:
     assert max(len(piece.strip().splitlines()) for piece in pieces) < 20
 
 
+def test_the_times_of_steps_are_those_that_were_measured() -> None:
+    f = json.loads((RESULTS / "step_time.json").read_text("utf-8"))["figures"]
+    page = (DOCS / "compiled.md").read_text(encoding="utf-8")
+    head = re.search(r"^\| ms per step \| (.*) \|$", page, re.MULTILINE)
+    assert head is not None
+    for name, ms in f["ms_per_step"].items():
+        cells = (f"{ms[c]:.2f}" if c in ms else "–" for c in head[1].split(" | "))
+        assert f"| {name} | {' | '.join(cells)} |" in page
+    small = f["ms_per_step"]["64-64-8 ELBO"]
+    assert f"takes {small['NumPyro'] / small['ours compiled']:.2f} of the time" in page
+    assert f"{100 * f['share_of_an_epoch_beside_its_steps']:.1f} % are not steps" in page
+
+
 def test_the_comparison_quotes_what_its_script_found() -> None:
     found = json.loads((RESULTS / "vae_vs_aae.json").read_text("utf-8"))
     page = (DOCS / "vae_vs_aae.md").read_text(encoding="utf-8").replace("−", "-")
