@@ -53,10 +53,11 @@ def tolerance(number: str, share: bool) -> float:
     """How far from a number another machine may be, whose rounding a training run magnifies.
 
     Counts are exact. Measurements, which have decimals, may differ by a fifth, though by one nat at
-    most; shares of the data, by four points: each two standard errors or more of these data.
+    most: two standard errors or more of these data. Shares may differ by seven points, two standard
+    errors of the difference of two shares of 400.
     """
     if share:
-        return 4.0
+        return 7.0
     return min(1.0, 0.2 * abs(float(number))) if re.search(r"[.e]", number) else 0.0
 
 
@@ -147,7 +148,7 @@ def test_another_output_is_seen() -> None:
     line = "N={}; {} ± {}; k-hat > {} for {}%"
     right = (397, -177.411, 0.021, 0.5, 75)
     assert same(line.format(*right), line.format(397, -177.9, 0.019, 0.5, 77))
-    for i, number in enumerate((396, -169.411, 0.921, 1.4, 70)):
+    for i, number in enumerate((396, -169.411, 0.921, 1.4, 60)):
         wrong = line.format(*right[:i], number, *right[i + 1 :])
         assert not same(line.format(*right), wrong), wrong
 
