@@ -55,7 +55,7 @@ def normal(rng: np.random.Generator, size: int) -> Floats:
 
 LAWS: dict[str, tuple[Callable[..., Floats], Callable[..., Floats]]] = {
     "exact": (normal, normal),
-    "exact, ten components": (
+    "exact of ten components": (
         lambda rng, size: mixture(rng, size, COMPONENTS),
         lambda rng, size: mixture(rng, size, COMPONENTS),
     ),
