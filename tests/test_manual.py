@@ -127,3 +127,62 @@ def test_the_comparison_quotes_what_its_script_found() -> None:
     assert abs(f["MMD 100"]["told_apart"] - vae["told_apart"]) < 2 * vae["told_apart_se"]
     floor = [sd for n in ("AAE 10", "AAE 100") for sd in f[n]["encoder_sd"] if sd < 0.5]
     assert max(floor) < 0.005 and sorted(floor)[-3] < 0.0012  # "at or near", and most at it
+
+
+def test_the_papers_figures_are_quoted_as_they_were_found() -> None:
+    page = (DOCS / "aae_paper.md").read_text(encoding="utf-8").replace("−", "-")
+    found = json.loads((RESULTS / "aae_mnist.json").read_text("utf-8"))["figures"]
+    cells = {r["name"]: r for r in found["rows"]}
+    known = cells.pop("references")
+    plain, heavy = cells["plain"], cells["critic x 10"]
+    classes = json.loads((RESULTS / "aae_classes.json").read_text("utf-8"))["figures"]["rows"]
+    labelled, clusters = classes
+
+    def beyond(name: str) -> str:
+        return f"{cells[name]['parzen'] - plain['parzen']:+.1f}"
+
+    quoted = [
+        *(
+            f"| {n} | {r['parzen']:.1f} ± {r['se_over_data']:.1f} | "
+            f"{r['squared_error_of_a_test_image']:.1f} | {100 * r['told_from_the_prior']:.0f} % | "
+            f"{100 * r['prior_covered']:.0f} % |"
+            for n, r in cells.items()
+        ),
+        *(
+            f"| 10,000 {n} | {known[n]['parzen']:.1f} ± {known[n]['se_over_data']:.1f} |"
+            for n in ("training images", "centroids")
+        ),
+        f"*real* images score {known['training images']['parzen']:.0f}",
+        f"score {known['centroids']['parzen']:.0f} (Theis",
+        f"standard deviation of {heavy['sigma']:.2f} in each of 784 pixels",
+        f"forgives a squared distance of about {784 * heavy['sigma'] ** 2:.0f}.",
+        f"come back at {plain['squared_error_of_a_test_image']:.0f})",
+        f"images come back at {heavy['squared_error_of_a_test_image']:.0f}, about",
+        f"rises by {heavy['parzen'] - plain['parzen']:.0f} nats",
+        f"the figure falls to {cells['critic x 100']['parzen']:.0f}.",
+        f"Half the epochs change it by {beyond('10 epochs')}",
+        f"code by {beyond('code sd 0.5')}.",
+        f'"{found["best_by_validation"]}" is the best of them',
+        f"semi-supervised | {100 * labelled['test_error']:.2f} ± "
+        f"{100 * labelled['se_over_data']:.2f} % | 1.60 % | {labelled['training_minutes']:.0f} |",
+        f"nothing else | {100 * labelled['test_error_of_labels_alone']:.2f} % |",
+        f"surest validation image | {100 * clusters['test_error']:.1f} % | 9.55 % | "
+        f"{clusters['training_minutes']:.0f} |",
+        f"most of their validation images | {100 * clusters['test_error_by_majority']:.1f} % |",
+        f"is sure ({clusters['sureness']:.2f} on average)",
+    ]
+    assert [text for text in quoted if text not in " ".join(page.split())] == []
+    ratio = labelled["test_error"] / labelled["test_error_of_labels_alone"]
+    assert 0.4 < ratio < 0.6  # "halve the error"
+    assert sum(r["parzen"] > known["training images"]["parzen"] for r in cells.values()) > 2
+
+
+def test_what_the_match_finds_is_quoted_as_it_was_found() -> None:
+    found = json.loads((RESULTS / "match_power.json").read_text("utf-8"))["figures"]
+    page = (DOCS / "choose/objective.md").read_text(encoding="utf-8")
+    rates = {(r["law"], r["D"]): r for r in found["rows"]}
+    for law in {r["law"] for r in found["rows"]}:
+        cells = " | ".join(f"{100 * rates[law, d]['together']:.0f} %" for d in (2, 8, 40))
+        assert f"| {cells} |" in page
+    assert found["levels_above_the_limit"] == "none"
+    assert f"(of 500 runs; limit {100 * found['limit']:.1f} %)" in " ".join(page.split())

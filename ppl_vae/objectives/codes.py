@@ -76,28 +76,30 @@ def row_weights(trace: Trace, found: Structure, latents: Sequence[str], rows: in
     A row that a mask leaves out counts for nothing; what `poutine.scale` says of latents, beside
     the scale of a plate that subsamples, is its weight (their mean, where latents differ).
     """
-    weights: list[Tensor] = []
-    kept: Tensor | None = None
-    for name in latents:
-        site = trace.nodes[name]
-        shape, value = site["fn"].batch_shape, site["value"]
+    sites = [trace.nodes[name] for name in latents]
+    masked = [s for s in sites if s["mask"] is not None and s["mask"] is not True]
+    kept = [_by_row(s["mask"], s, found).all(1) for s in masked]
+    own = [s["scale"] / found.scale(rows) for s in sites]
+    if all(not isinstance(w, Tensor) and math.isclose(w, 1.0) for w in own):
+        if not kept:
+            return None
+        weight = torch.ones_like(kept[0], dtype=sites[0]["value"].dtype)
+    else:
+        each = [_by_row(w, s, found).mean(1) for w, s in zip(own, sites, strict=True)]
+        weight = torch.stack(each).mean(0)
+    for seen in kept:
+        weight = weight * seen
+    return weight
 
-        def by_row(of: Any, shape: torch.Size = shape, value: Tensor = value) -> Tensor:  # noqa: ANN401
-            cells = torch.as_tensor(of, device=value.device).expand(shape)
-            return cells.movedim(found.dim, 0).reshape(shape[found.dim], -1)
 
-        if site["mask"] is not None and site["mask"] is not True:
-            seen = by_row(site["mask"]).all(1)
-            kept = seen if kept is None else kept & seen
-        own = site["scale"] / found.scale(rows)
-        once = not isinstance(own, Tensor) and math.isclose(own, 1.0)
-        weights += [] if once else [by_row(own).to(value.dtype).mean(1)]
-    if not weights:
-        return None if kept is None else kept.to(trace.nodes[latents[0]]["value"].dtype)
-    ones = torch.ones_like(weights[0])
-    weights += [ones] * (len(latents) - len(weights))
-    weight = torch.stack(weights).mean(0)
-    return weight if kept is None else weight * kept
+def _by_row(value: Any, site: Any, found: Structure) -> Tensor:  # noqa: ANN401
+    """Spread a mask or a scale of a site over its cells, a row for each datum: ``(N, cells)``."""
+    shape, at = site["fn"].batch_shape, site["value"]
+    if not isinstance(value, Tensor):
+        kind = torch.bool if isinstance(value, bool) else at.dtype
+        value = torch.tensor(value, dtype=kind, device=at.device)
+    cells = value if value.dtype == torch.bool else value.to(at.dtype)
+    return cells.expand(shape).movedim(found.dim, 0).reshape(shape[found.dim], -1)
 
 
 def reconstruction(model: Trace, found: Structure) -> Tensor:
@@ -141,8 +143,7 @@ def coded_structure(program: nn.Module, batch: Batch) -> tuple[Structure, Trace]
         mask = guide.nodes[name]["mask"]
         if not isinstance(mask, Tensor):
             continue
-        shape = guide.nodes[name]["fn"].batch_shape
-        cells = mask.expand(shape).movedim(found.dim, 0).reshape(shape[found.dim], -1)
+        cells = _by_row(mask, guide.nodes[name], found)
         if (cells.any(1) & ~cells.all(1)).any():
             raise ValueError(
                 f"Got a mask that leaves out a part of some datum's {name!r}; expected whole data, "
