@@ -160,8 +160,8 @@ def test_the_papers_figures_are_quoted_as_they_were_found() -> None:
         f"images come back at {heavy['squared_error_of_a_test_image']:.0f}, about",
         f"rises by {heavy['parzen'] - plain['parzen']:.0f} nats",
         f"the figure falls to {cells['critic x 100']['parzen']:.0f}.",
-        f"Half the epochs change it by {beyond('10 epochs')}",
-        f"code by {beyond('code sd 0.5')}.",
+        f"Half the epochs hardly change it ({beyond('10 epochs')})",
+        f"in the code ({beyond('code sd 0.5')}).",
         f'"{found["best_by_validation"]}" is the best of them',
         f"semi-supervised | {100 * labelled['test_error']:.2f} ± "
         f"{100 * labelled['se_over_data']:.2f} % | 1.60 % | {labelled['training_minutes']:.0f} |",
