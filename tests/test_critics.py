@@ -571,6 +571,8 @@ def test_a_critics_figures_are_means_of_the_rows_that_count(loss) -> None:
             for z, *more in ((fake, weight * rows), (fake[:12],))
         ]
         torch.testing.assert_close(*gradients)
+    _, parts = critic.lesson(real, fake, loss, 0 * rows)
+    assert all(v == 0 for v in parts.values())  # none counts: no figure, and no NaN
 
 
 def scaled(scale):

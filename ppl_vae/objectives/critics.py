@@ -216,4 +216,7 @@ def _total(values: Tensor, rows: Tensor | None) -> Tensor:
 
 def _share(rows: Tensor | None) -> Tensor | float:
     """Give what makes a sum over rows, which is divided by all of them, a mean of what counts."""
-    return 1.0 if rows is None else len(rows) / rows.sum().clamp(min=torch.finfo(rows.dtype).tiny)
+    if rows is None:
+        return 1.0
+    total = rows.sum()
+    return torch.where(total > 0, len(rows) / total, torch.zeros_like(total))
