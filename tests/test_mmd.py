@@ -134,10 +134,12 @@ def test_a_prior_stays_and_that_is_said() -> None:
 
 def test_a_prior_made_of_the_encoder_moves_with_it_and_that_is_said() -> None:
     vae = autoencoder(VampPrior(DATA[:5]))
+    own = {k: v.clone() for k, v in vae.prior.state_dict().items()}
     before = vae.prior().log_prob(torch.zeros(2))
     with pytest.warns(UserWarning, match=r"encoder's own parameters \['encoder.*moves as the enc"):
         fit(vae, DATA[:100], objective=MMD(), epochs=2, progress=False)
     assert not torch.equal(vae.prior().log_prob(torch.zeros(2)), before)
+    assert all(torch.equal(v, own[k]) for k, v in vae.prior.state_dict().items())
 
 
 def test_rows_that_do_not_count_are_as_if_they_were_not_there() -> None:

@@ -105,10 +105,11 @@ class Critic(nn.Module):
         above, below = on_real.detach() - edge, edge - on_fake.detach()
         # A score on the edge is a guess.
         right = torch.stack([(s > 0) / 2 + (s >= 0) / 2 for s in (above, below)]).mean(0)
+        share = _share(rows)
         return value, {
-            f"{self.name}_loss": value.detach() * _share(rows),
-            f"{self.name}_accuracy": _total(right, rows) * _share(rows),
-            f"{self.name}_saturation": _total(flat, rows) * _share(rows),
+            f"{self.name}_loss": value.detach() * share,
+            f"{self.name}_accuracy": _total(right, rows) * share,
+            f"{self.name}_saturation": _total(flat, rows) * share,
         }
 
 
