@@ -12,6 +12,7 @@ from scipy.stats import norm
 from torch import nn
 
 from ppl_vae import (
+    ELBO,
     MLP,
     MMD,
     VAE,
@@ -33,6 +34,7 @@ from ppl_vae.distributions import SampleOnly
 from ppl_vae.objectives.critics import Critic
 from ppl_vae.training import compiled as module
 from ppl_vae.training.adversary import EPOCHS, adversary
+from ppl_vae.training.loop import _means
 from ppl_vae.training.step import TrainState, train_step
 from ppl_vae.training.updater import Updater
 
@@ -562,17 +564,56 @@ def test_a_critics_figures_are_means_of_the_rows_that_count(loss) -> None:
         for part in ((real, fake, loss, weight * rows), (real[:12], fake[:12], loss)):
             torch.manual_seed(1)  # the penalty's points: a number a row
             _, parts = critic.lesson(*part)
-            found.append({k: float(v) / len(part[0]) for k, v in parts.items()})
+            found.append(_means({k: float(v) for k, v in parts.items()}, len(part[0])))
         if loss.penalty:  # drawn for 20 rows and for 12
             found = [{k: v for k, v in f.items() if k != "critic_loss"} for f in found]
         assert found[0] == pytest.approx(found[1], rel=1e-5)
         gradients = [
-            critic.fooled(z.clone().requires_grad_(), loss, *more)[1] / len(z)
-            for z, *more in ((fake, weight * rows), (fake[:12],))
+            critic.fooled(z.clone().requires_grad_(), loss, *more)[1] / count
+            for z, count, *more in ((fake, 12 * weight, weight * rows), (fake[:12], 12))
         ]
         torch.testing.assert_close(*gradients)
     _, parts = critic.lesson(real, fake, loss, 0 * rows)
-    assert all(v == 0 for v in parts.values())  # none counts: no figure, and no NaN
+    assert all(v == 0 for v in parts.values())  # none counts: nothing is added, and no NaN
+
+
+def test_an_epochs_figures_are_means_of_the_rows_that_count() -> None:
+    """Rows that count, in batches of any make-up, fare as they do alone."""
+
+    def one(inputs, outputs):
+        net = nn.Linear(inputs, outputs)
+        nn.init.ones_(net.weight), nn.init.zeros_(net.bias)
+        return net
+
+    still = (torch.optim.SGD, {"lr": 0.0})
+    objective = Adversarial(one, critic_optimizer=still)
+    x = torch.randn(60, 2) + 1
+    seen = torch.rand(60) < 0.2
+    columns = {}
+    for name, rows in (("mixed", torch.arange(60)), ("alone", seen.nonzero()[:, 0])):
+        pyro.clear_param_store()
+        history, _ = fit(
+            padded(), (x[rows], seen[rows]), objective=objective, optimizer=still, epochs=100,
+            batch_size=4, seed=0, progress=False,
+        )  # fmt: skip
+        columns[name] = {c: history[c] for c in history.columns if c.startswith("critic")}
+    assert columns["mixed"].keys() == columns["alone"].keys() and len(columns["mixed"]) == 4
+    for name, found in columns["mixed"].items():
+        other = columns["alone"][name]
+        se = np.hypot(found.std(ddof=1), other.std(ddof=1)) / 10
+        # 1 in 16,000 each for a Normal. Batches without a row that counts are a third or more.
+        assert abs(found.mean() - other.mean()) < 4 * se + 1e-6, name
+
+
+def test_a_critic_that_judges_nothing_says_so() -> None:
+    pyro.clear_param_store()
+    x, none = torch.randn(20, 2), torch.zeros(20, dtype=torch.bool)
+    with pytest.warns(UserWarning, match="judged nothing in this epoch.*mask") as said:
+        history, _ = fit(
+            padded(), (x, none), objective=Adversarial(linear), epochs=3, seed=0, progress=False
+        )
+    assert len([w for w in said if "judged" in str(w.message)]) == 1
+    assert np.isnan(history["critic_accuracy"]).all()
 
 
 def scaled(scale):
@@ -620,6 +661,29 @@ def test_a_scale_weighs_critic_and_kernel_as_it_weighs_the_rest(objective) -> No
         torch.testing.assert_close(0.01 * a, b, rtol=1e-4, atol=1e-4)
     for a, b in zip(slight, filled, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ELBO(),
+        MMD(),
+        Adversarial(linear),
+        Adversarial(linear, generator_optimizer=(torch.optim.Adam, {"lr": 1e-3})),
+    ],
+    ids=["elbo", "kernel", "critic", "two optimizers"],
+)
+def test_a_scale_is_in_the_loss_and_not_in_the_histories_reconstruction(objective) -> None:
+    found = []
+    for scale in (1.0, 0.01):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        program, x = scaled(scale), torch.randn(20, 2)
+        state = objective.init(program, Batch((x,), {}))
+        torch.manual_seed(1)
+        _, parts = objective.phases(program, state)[0].loss(state, x)
+        found.append(float(parts["reconstruction"]))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def losses_of(objective, program, *data):
@@ -713,6 +777,58 @@ def test_a_prior_that_is_only_drawn_from_is_said_to_stay() -> None:
 
     with pytest.warns(UserWarning, match=r"'prior.linear.bias'.*do not move"):
         Adversarial(MLP(4)).init(autoencoder(Push()), Batch((torch.randn(8, 4),), {}))
+
+
+def test_a_layer_that_nothing_uses_is_not_said_to_be_the_priors(recwarn) -> None:
+    program = autoencoder(StandardNormal(2))
+    program.decoder.spare = nn.Linear(3, 3)
+    Adversarial(MLP(4)).init(program, Batch((torch.randn(8, 4),), {}))
+    assert not [w for w in recwarn if "prior" in str(w.message)]
+
+
+@pytest.mark.parametrize("objective", [Adversarial(linear), MMD()], ids=["critic", "kernel"])
+def test_a_mask_of_a_distribution_counts_as_one_of_poutine(objective) -> None:
+    """``.mask(...)``, before and behind ``.to_event``, is ``poutine.mask``."""
+
+    def masked(where):
+        def model(x, seen):
+            with pyro.plate("data", len(x)), pyro.poutine.mask(mask=seen):
+                z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+                loc = pyro.param("a", torch.tensor(1.0)) * z
+                pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+        def guide(x, seen):
+            with pyro.plate("data", len(x)):
+                q = dist.Normal(pyro.param("b", torch.tensor(0.5)) * x, 1.0)
+                if where == "outside":
+                    q = q.to_event(1).mask(seen)
+                if where == "inside":
+                    q = q.mask(seen[:, None]).to_event(1)
+                if where == "poutine":
+                    with pyro.poutine.mask(mask=seen):
+                        return pyro.sample("z", q.to_event(1))
+                if where == "parts":
+                    q = q.mask(torch.tensor([True, False])).to_event(1)
+                pyro.sample("z", q)
+
+        return Program(model, guide)
+
+    batch = Batch((torch.randn(20, 2), torch.arange(20) < 12), {})
+    values = {}
+    for where in ("poutine", "outside", "inside"):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        state = objective.init(masked(where), batch)
+        losses = []
+        for phase in objective.phases(masked(where), state):
+            torch.manual_seed(1)
+            loss, parts = phase.loss(state, *batch.args)
+            losses += [float(v) for v in (loss.detach(), *parts.values())]
+        values[where] = losses
+    assert values["outside"] == pytest.approx(values["poutine"], rel=1e-6)
+    assert values["inside"] == pytest.approx(values["poutine"], rel=1e-6)
+    with pytest.raises(ValueError, match="leaves out a part of some datum's 'z'"):
+        objective.init(masked("parts"), batch)
 
 
 def test_covariates_of_a_plate_that_picks_rows_are_refused() -> None:

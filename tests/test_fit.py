@@ -25,6 +25,7 @@ from torch import nn
 from ppl_vae import (
     ELBO,
     MLP,
+    MMD,
     VAE,
     Adversarial,
     Bernoulli,
@@ -575,6 +576,50 @@ def test_a_subsampling_plate_is_reported_per_datum(idiom):
     ).mean()
     # 40 epochs of 20 data or more: sd of one term about 0.7, so an SE of 0.025; four of them.
     assert history["elbo"].mean() == pytest.approx(float(exact), abs=0.1)
+
+
+def of_batches(picked):
+    """z and x of rows that a plate picks from each batch."""
+
+    def model(x):
+        with pyro.plate("rows", len(x), subsample_size=picked) as rows:
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(rows)), 1.0))
+            pyro.sample("x", dist.Normal(z + 10.0, 1.0), obs=x[rows])
+
+    def guide(x):
+        a = pyro.param("a", torch.tensor(0.5))
+        with pyro.plate("rows", len(x), subsample_size=picked) as rows:
+            pyro.sample("z", dist.Normal(a * x[rows], 0.7))
+
+    return Program(model, guide)
+
+
+@pytest.mark.parametrize("objective", [ELBO(), Adversarial(), MMD(weight=0.0)])
+def test_a_plate_that_picks_rows_of_a_short_batch_is_reported_per_datum(objective):
+    """The loss of a short last batch is that of its rows, not of as many as the others have."""
+    x = torch.zeros(140)
+    history, _ = fit(
+        of_batches(20), x, objective=objective, epochs=30, batch_size=100,
+        optimizer=(torch.optim.SGD, {"lr": 0.0}), seed=0, validation=x, **QUIET,
+    )  # fmt: skip
+    other = {"ELBO": "elbo", "Adversarial": "adversarial", "MMD": "reconstruction"}
+    column = history[other[type(objective).__name__]]
+    if isinstance(objective, Adversarial):
+        column = history["reconstruction"] - objective.weight * column
+    assert history["loss"] == pytest.approx(-column, rel=1e-5)
+    # E (x - 10 - z)^2 / 2 + log(2 pi) / 2 with z of N(0, 0.49); sd 7.0 of each of 1200.
+    exact = -0.5 * np.log(2 * np.pi) - 0.5 * (100 + 0.49)
+    assert history["reconstruction"].mean() == pytest.approx(exact, abs=4 * 7.01 / 1200**0.5)
+
+
+def test_batches_of_fewer_rows_than_a_plate_picks_are_refused():
+    x, picked = torch.zeros(300), of_batches(20)
+    with pytest.raises(ValueError, match="300 rows of data in batches of 290.*picks 20.*Try 290"):
+        fit(picked, x, epochs=1, batch_size=290, **QUIET)
+    with pytest.raises(ValueError, match="Got 10 rows for a plate that picks more.*20 vs 10"):
+        fit(picked, x, epochs=1, batch_size=10, **QUIET)
+    with pytest.raises(ValueError, match="410 rows of validation in batches of 400"):
+        fit(picked, x, epochs=1, batch_size=100, validation=torch.zeros(410), **QUIET)
 
 
 def test_more_epochs_done_than_asked_for_is_refused(tmp_path):

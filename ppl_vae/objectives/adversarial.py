@@ -19,15 +19,15 @@ from ppl_vae.objectives.codes import (
     idle_codes,
     prior_run,
     reach,
-    reconstruction,
     row_weights,
     run_coded,
     run_codes,
+    scored,
     warn_of_prior,
 )
 from ppl_vae.objectives.critic_losses import CriticLoss, NonSaturating
 from ppl_vae.objectives.critics import AdversarialState, Nets, build
-from ppl_vae.objectives.phases import Optimizer, Parts, Phase, Schedule, under_svi
+from ppl_vae.objectives.phases import Optimizer, Parts, Phase, Schedule, over, under_svi
 from ppl_vae.programs.modes import on_copies
 from ppl_vae.programs.registration import register
 from ppl_vae.programs.runs import run_model
@@ -184,22 +184,21 @@ class Adversarial:
             parts: Parts = {}
             for critic in state.critics:
                 z = self._noisy(critic.shown(guide, batch, state.found), state, critic.width)
-                value, gradient = critic.fooled(
-                    z, self.loss, row_weights(guide, state.found, critic.latents, batch.rows)
-                )
+                rows = row_weights(guide, state.found, critic.latents, batch.rows)
+                value, gradient = critic.fooled(z, self.loss, rows)
                 total = total + value
                 if gradient is not None:
-                    parts[f"{critic.name}_gradient"] = self.weight * gradient
+                    parts |= over({f"{critic.name}_gradient": self.weight * gradient}, rows)
             return total, {"adversarial": total.detach(), **parts}
 
         def both(state: AdversarialState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
             batch = Batch(args, kwargs)
             with _hiding(state.own.prior if self.learn_prior else ()):
                 model, guide = run_coded(program, batch)
-            log_likelihood = reconstruction(model, state.found)
+            log_likelihood, figure = scored(model, state.found.observed)
             value, parts = fooled(state, batch, guide)
             scale = state.found.scale(batch.rows)  # of a plate that subsamples
-            parts = {"reconstruction": log_likelihood.detach() / scale, **parts}
+            parts = {"reconstruction": figure, **parts}
             return -log_likelihood + self.weight * scale * value, parts
 
         def reconstruct(
@@ -207,9 +206,9 @@ class Adversarial:
         ) -> tuple[Tensor, Parts]:
             batch = Batch(args, kwargs)
             with _hiding(state.own.prior if self.learn_prior else ()):
-                log_likelihood = reconstruction(run_coded(program, batch)[0], state.found)
-            scale = state.found.scale(batch.rows)
-            return -log_likelihood, {"reconstruction": log_likelihood.detach() / scale}
+                model, _ = run_coded(program, batch)
+            log_likelihood, figure = scored(model, state.found.observed)
+            return -log_likelihood, {"reconstruction": figure}
 
         def generate(
             state: AdversarialState, *args: Tensor, **kwargs: Tensor
@@ -239,11 +238,8 @@ class Adversarial:
             codes = idle_codes(program, batch)
             with on_copies(program), _registering(state.own.prior):
                 model = run_model(program, batch, latents=codes)
-            scored = state.own.scored
-            model.compute_log_prob(lambda name, site: name in scored)
-            log_prior = torch.stack([model.nodes[n]["log_prob_sum"] for n in scored]).sum()
-            scale = state.found.scale(batch.rows)
-            return -log_prior, {"log_prior": log_prior.detach() / scale}
+            log_prior, figure = scored(model, state.own.scored)
+            return -log_prior, {"log_prior": figure}
 
         critic = Phase(
             "critic",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -15,6 +16,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
+from ppl_vae.objectives.estimator import unscaled
+from ppl_vae.programs.masks import kept_cells
 from ppl_vae.programs.modes import on_copies, probing
 from ppl_vae.programs.runs import functions, rows_first, run_model
 from ppl_vae.programs.traces import Structure, structure
@@ -77,8 +80,7 @@ def row_weights(trace: Trace, found: Structure, latents: Sequence[str], rows: in
     the scale of a plate that subsamples, is its weight (their mean, where latents differ).
     """
     sites = [trace.nodes[name] for name in latents]
-    masked = [s for s in sites if s["mask"] is not None and s["mask"] is not True]
-    kept = [_by_row(s["mask"], s, found).all(1) for s in masked]
+    kept = [cells.all(1) for site in sites for cells in kept_cells(site, found.dim)]
     own = [s["scale"] / found.scale(rows) for s in sites]
     if all(not isinstance(w, Tensor) and math.isclose(w, 1.0) for w in own):
         if not kept:
@@ -92,20 +94,19 @@ def row_weights(trace: Trace, found: Structure, latents: Sequence[str], rows: in
     return weight
 
 
-def _by_row(value: Any, site: Any, found: Structure) -> Tensor:  # noqa: ANN401
-    """Spread a mask or a scale of a site over its cells, a row for each datum: ``(N, cells)``."""
-    shape, at = site["fn"].batch_shape, site["value"]
-    if not isinstance(value, Tensor):
-        kind = torch.bool if isinstance(value, bool) else at.dtype
-        value = torch.tensor(value, dtype=kind, device=at.device)
-    cells = value if value.dtype == torch.bool else value.to(at.dtype)
-    return cells.expand(shape).movedim(found.dim, 0).reshape(shape[found.dim], -1)
+def _by_row(scale: Any, site: Any, found: Structure) -> Tensor:  # noqa: ANN401
+    """Spread a scale of a site over its cells, a row for each datum: ``(N, cells)``."""
+    shape = site["fn"].batch_shape
+    cells = torch.as_tensor(scale).to(site["value"]).expand(shape)
+    return cells.movedim(found.dim, 0).reshape(shape[found.dim], -1)
 
 
-def reconstruction(model: Trace, found: Structure) -> Tensor:
-    """log p(x|z) of a run, summed: ``()``."""
-    model.compute_log_prob(lambda name, site: site["is_observed"])
-    return torch.stack([model.nodes[n]["log_prob_sum"] for n in found.observed]).sum()
+def scored(model: Trace, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Give the log-prob of sites of a run, summed: for a loss, and for a history without scales."""
+    model.compute_log_prob(lambda name, site: name in names)
+    sites = [model.nodes[name] for name in names]
+    figures = torch.stack([unscaled(site).detach() for site in sites])
+    return torch.stack([site["log_prob_sum"] for site in sites]).sum(), figures.sum()
 
 
 def coded_structure(program: nn.Module, batch: Batch) -> tuple[Structure, Trace]:
@@ -140,16 +141,13 @@ def coded_structure(program: nn.Module, batch: Batch) -> tuple[Structure, Trace]
             "are summed out."
         )
     for name in found.latents:
-        mask = guide.nodes[name]["mask"]
-        if not isinstance(mask, Tensor):
-            continue
-        cells = _by_row(mask, guide.nodes[name], found)
-        if (cells.any(1) & ~cells.all(1)).any():
-            raise ValueError(
-                f"Got a mask that leaves out a part of some datum's {name!r}; expected whole data, "
-                "for a code with a hole has no place among draws of the prior. Try ELBO(), or a "
-                "latent for each datum as a whole."
-            )
+        for cells in kept_cells(guide.nodes[name], found.dim):
+            if (cells.any(1) & ~cells.all(1)).any():
+                raise ValueError(
+                    f"Got a mask that leaves out a part of some datum's {name!r}; expected whole "
+                    "data, for a code with a hole has no place among draws of the prior. Try "
+                    "ELBO(), or a latent for each datum as a whole."
+                )
     return found, guide
 
 
@@ -161,8 +159,8 @@ class Reach(NamedTuple):
         prior: Of those that only log p(z) hangs on.
         scored: The latents whose log p(z) that is.
         borrowed: Those that log p(z) and codes hang on: the prior moves as the encoder does.
-        idle: Of those that neither codes, log p(z) nor log p(x|z) hang on: where a prior can only
-            be drawn from, its own.
+        idle: Of those that neither codes nor log p(x|z) hang on, and draws of a prior do that can
+            only be drawn from.
     """
 
     codes: frozenset[str]
@@ -185,7 +183,7 @@ def reach(program: nn.Module, batch: Batch, found: Structure) -> Reach:
             prior = fixed.get_trace(*batch.args, **batch.kwargs)
         params = {n: s["value"].unconstrained() for n, s in capture.trace.nodes.items()}
         of_codes = _reached(codes_of(guide, found, found.latents).sum(), params)
-        others = of_codes | _reached(reconstruction(model, found), params)
+        others = of_codes | _reached(scored(model, found.observed)[0], params)
         of_prior: dict[str, frozenset[str]] = {}
         borrowed: frozenset[str] = frozenset()
         for name in found.latents:
@@ -194,10 +192,13 @@ def reach(program: nn.Module, batch: Batch, found: Structure) -> Reach:
             if name not in found.sampled_priors and not site["fn"].support.is_discrete:
                 reached = _reached(site["fn"].log_prob(site["value"]).sum(), params)
                 of_prior[name], borrowed = reached - others, borrowed | (reached & of_codes)
+        drawn: frozenset[str] = frozenset()
+        for name in found.sampled_priors:
+            with suppress(NotImplementedError):
+                drawn |= _reached(prior.nodes[name]["fn"].rsample().sum(), params) - others
     own: frozenset[str] = frozenset().union(*of_prior.values())
-    scored = tuple(name for name, reached in of_prior.items() if reached)
-    trained = frozenset(n for n, p in params.items() if p.requires_grad)
-    return Reach(of_codes, own, scored, borrowed, trained - others - own)
+    judged = tuple(name for name, reached in of_prior.items() if reached)
+    return Reach(of_codes, own, judged, borrowed, drawn - own)
 
 
 def _reached(value: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:

@@ -14,7 +14,7 @@ from ppl_vae.conditional import NetBuilder
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives.codes import Reach, codes_of
 from ppl_vae.objectives.critic_losses import CriticLoss, gradient_penalty
-from ppl_vae.objectives.phases import ObjectiveState, Parts
+from ppl_vae.objectives.phases import ObjectiveState, Parts, over
 from ppl_vae.programs.modes import probing
 from ppl_vae.programs.traces import Structure
 
@@ -79,7 +79,7 @@ class Critic(nn.Module):
         (gradient,) = torch.autograd.grad(value, held)
         onward = ((z - z.detach()) * gradient).sum()
         norms = gradient[:, : self.width].norm(dim=1)  # a row's weight is in its own
-        return value.detach() + onward, norms.sum() * _share(rows)
+        return value.detach() + onward, norms.sum()
 
     def lesson(
         self, real: Tensor, fake: Tensor, loss: CriticLoss, rows: Tensor | None = None
@@ -105,12 +105,12 @@ class Critic(nn.Module):
         above, below = on_real.detach() - edge, edge - on_fake.detach()
         # A score on the edge is a guess.
         right = torch.stack([(s > 0) / 2 + (s >= 0) / 2 for s in (above, below)]).mean(0)
-        share = _share(rows)
-        return value, {
-            f"{self.name}_loss": value.detach() * share,
-            f"{self.name}_accuracy": _total(right, rows) * share,
-            f"{self.name}_saturation": _total(flat, rows) * share,
+        parts = {
+            f"{self.name}_loss": value.detach(),
+            f"{self.name}_accuracy": _total(right, rows),
+            f"{self.name}_saturation": _total(flat, rows),
         }
+        return value, over(parts, rows)
 
 
 class AdversarialState(ObjectiveState):
@@ -213,11 +213,3 @@ def _counted_alone(scores: Tensor, rows: Tensor | None) -> Tensor:
 
 def _total(values: Tensor, rows: Tensor | None) -> Tensor:
     return values.sum() if rows is None else (values * rows).sum()
-
-
-def _share(rows: Tensor | None) -> Tensor | float:
-    """Give what makes a sum over rows, which is divided by all of them, a mean of what counts."""
-    if rows is None:
-        return 1.0
-    total = rows.sum()
-    return torch.where(total > 0, len(rows) / total, torch.zeros_like(total))

@@ -65,11 +65,11 @@ class Estimator(Trace_ELBO):
                 if site["type"] != "sample":
                     continue
                 if site["is_observed"]:
-                    self._add("reconstruction", _unscaled(site))
+                    self._add("reconstruction", unscaled(site))
                 elif name in closed:
                     self._add("kl", scale_and_mask(closed[name], mask=site["mask"]).sum())
                 else:
-                    self._add("kl", _unscaled(guide.nodes[name]) - _unscaled(site))
+                    self._add("kl", unscaled(guide.nodes[name]) - unscaled(site))
 
     def _add(self, part: str, value: Tensor) -> None:
         value = value / self.num_particles
@@ -105,7 +105,8 @@ def _same(a: object, b: object) -> bool:
     return a is b or (type(a) is type(b) and not isinstance(a, Tensor) and a == b)
 
 
-def _unscaled(site: Site) -> Tensor:
+def unscaled(site: Site) -> Tensor:
+    """Give the log-prob of a site summed over the rows that a mask leaves, whatever its scale."""
     if isinstance(site["scale"], float) and site["scale"] == 1.0:
         return site["log_prob_sum"].detach()
     return scale_and_mask(site["unscaled_log_prob"], mask=site["mask"]).sum()

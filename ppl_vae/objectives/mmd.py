@@ -16,13 +16,13 @@ from ppl_vae.objectives.codes import (
     codes_of,
     prior_run,
     reach,
-    reconstruction,
     row_weights,
     run_coded,
+    scored,
     warn_of_prior,
 )
 from ppl_vae.objectives.kernels import InverseMultiquadric, Kernel, mmd2_unbiased
-from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase, under_svi
+from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase, over, under_svi
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,15 @@ class MMD:
         def loss(state: ObjectiveState, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, Parts]:
             batch, found = Batch(args, kwargs), state.found
             model, guide = run_coded(program, batch)
-            log_likelihood = reconstruction(model, found)
+            log_likelihood, figure = scored(model, found.observed)
             codes = codes_of(guide, found, found.latents)
             draws = codes_of(prior_run(program, batch), found, found.latents)
             scale, mmd2 = found.scale(batch.rows), 0 * codes.sum()
             rows = row_weights(guide, found, found.latents, batch.rows)
             if len(codes) > 1:
                 mmd2 = mmd2_unbiased(codes, draws, self.kernel, rows=rows)
-            parts = {
-                "reconstruction": log_likelihood.detach() / scale,
-                "mmd2": len(codes) * mmd2.detach(),
-            }
             data = len(codes) if rows is None else rows.sum()
+            parts = {"reconstruction": figure, **over({"mmd2": data * mmd2.detach()}, rows)}
             return -log_likelihood + self.weight * scale * data * mmd2, parts
 
         return (Phase("mmd", loss),)

@@ -16,13 +16,24 @@ from ppl_vae.programs.program import of_functions
 from ppl_vae.programs.traces import Structure
 
 Parts = dict[str, Tensor]
-"""Named parts of a loss, detached, summed over the batch (nats)."""
+"""Named parts of a loss, detached, summed over the batch (nats): the history divides the sum over
+an epoch by the rows, or, of a part called ``a``, by that of ``a + PER`` where there is one."""
+
+PER = " per"
+"""Ends the name of what a part is divided by, in the place of the number of rows."""
 
 Optimizer: TypeAlias = tuple[type[torch.optim.Optimizer], dict[str, Any]]
 """A torch optimizer class and its arguments."""
 
 Schedule: TypeAlias = tuple[type[LRScheduler], dict[str, Any]]
 """A torch scheduler class and its arguments; stepped once an epoch."""
+
+
+def over(parts: Parts, rows: Tensor | None) -> Parts:
+    """Let the history give means of sums over the rows that count, where not all count once."""
+    if rows is None:
+        return parts
+    return parts | {name + PER: rows.sum() for name in parts}
 
 
 class ObjectiveState(nn.Module):

@@ -79,6 +79,12 @@ def run_checked(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
         cause = error.__cause__
         if isinstance(cause, ValueError) and str(cause).startswith("Got "):
             raise cause from None  # our own sentence, without Pyro's table of shapes below it
+        if str(error).startswith("subsample_size does not match len(subsample)"):
+            raise ValueError(
+                f"Got {batch.rows} rows for a plate that picks more of them ("
+                f"{str(error).partition(', ')[2].partition('.')[0]}); expected as many or more. "
+                "Try larger batches, a smaller subsample_size, or a plate of the size len(x)."
+            ) from error
         if not any(said in str(error) for said in ("Shape mismatch inside", "invalid log_prob")):
             raise
         raise ValueError(

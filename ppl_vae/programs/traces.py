@@ -78,7 +78,11 @@ class Structure:
 
     def scale(self, rows: int) -> float:
         """How many data each row used stands for in the loss: 1 without subsampling."""
-        return 1.0 if self.full_size is None else self.full_size / self.seen(rows)
+        if self.full_size is None:
+            return 1.0
+        # A plate that picks rows itself speaks of its batch, which may be a short one.
+        full = self.full_size if self.subsample_size is None else rows
+        return full / self.seen(rows)
 
 
 def structure(program: nn.Module, batch: Batch) -> Structure:
@@ -185,7 +189,8 @@ def refuse_subsampling(found: Structure) -> None:
     if found.subsample_size is not None:
         raise ValueError(
             f"The data plate {found.plate!r} subsamples its rows; expected every row of the batch "
-            "to be used. Try a model whose plate has the size len(x); fit makes the batches."
+            "to be used. Try a model of the same networks whose plate has the size len(x): fit "
+            "makes the batches."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ppl_vae.training.history import History
@@ -39,7 +40,12 @@ def adversary(rows: Sequence[dict[str, float]], weight: float) -> list[str]:
         late = rows[-EPOCHS - 1 :]
         accuracy = [row.get(f"{name}_accuracy", 0.5) for row in late]
         gradient = [row.get(f"{name}_gradient", weight) / weight for row in late]
-        if _since([g < BLIND for g in gradient]):
+        if math.isnan(accuracy[-1]) and not any(map(math.isnan, accuracy[:-1])):
+            said.append(
+                f"{who} has judged nothing in this epoch: no row counts, for a mask leaves all of "
+                "them out. Expected some that it leaves in. Try True in the mask where data are."
+            )
+        elif _since([g < BLIND for g in gradient]):
             said.append(
                 f"{who} has sent codes a gradient below {BLIND} per unit of z, times its weight, "
                 f"for {EPOCHS} epochs: it is blind, and does not move q(z) any more. Try a smaller "

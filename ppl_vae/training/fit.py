@@ -24,11 +24,12 @@ from ppl_vae.training.frozen import put_back
 from ppl_vae.training.guards import (
     refuse_bad_arguments,
     refuse_optimizer,
+    refuse_short_batch,
     refuse_unfit_program,
     warn_of_columns,
 )
 from ppl_vae.training.history import History
-from ppl_vae.training.loop import Loop
+from ppl_vae.training.loop import FORWARD, Loop
 from ppl_vae.training.step import TrainState
 from ppl_vae.training.updater import OptimizerSpec, ScheduleSpec, Updater
 
@@ -147,6 +148,9 @@ def fit(
         with put_back(program, objective):  # a look at it is no step
             objective_state = objective.init(program, head)
             refuse_unfit_program(program, objective_state, head, train.rows, batch_size)
+        refuse_short_batch(objective_state.found, train.rows, batch_size, "data")
+        if held is not None:
+            refuse_short_batch(objective_state.found, held.rows, FORWARD * batch_size, "validation")
         if isinstance(objective, ELBO):
             warn_of_columns(objective_state.found)
         warn_of_data(program, train)

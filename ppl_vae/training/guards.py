@@ -127,6 +127,21 @@ def refuse_unfit_program(
         )
 
 
+def refuse_short_batch(found: Structure, rows: int, batch_size: int, name: str) -> None:
+    """Refuse a last batch of fewer rows than a plate of the program picks.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if 0 < (last := rows % batch_size) < (found.subsample_size or 0):
+        raise ValueError(
+            f"Got {rows} rows of {name} in batches of {batch_size}, of which the last has {last}, "
+            f"where the data plate {found.plate!r} picks {found.subsample_size}; expected as many "
+            f"or more in each. Try {rows - last} rows, another batch_size, or a plate of the size "
+            "len(x)."
+        )
+
+
 def warn_of_columns(found: Structure) -> None:
     """Warn where an ELBO has no parts per datum to log; of a Delta the objective warns itself."""
     if found.undefined is not None and not found.points:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import Objective
+from ppl_vae.objectives.phases import PER
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng, probing
 from ppl_vae.training.adversary import adversary
 from ppl_vae.training.collapse import collapse
@@ -118,7 +120,7 @@ class Loop:
             rows += info.rows
             norms += info.grad_norm
             bar.step()
-        row = {"epoch": float(epoch + 1), **{k: float(v) / rows for k, v in sums.items()}}
+        row = {"epoch": float(epoch + 1), **_means(sums, rows)}
         row |= {f"validation_{k}": v for k, v in self._validate().items()}
         row["grad_norm"] = norms / steps
         rate = next(iter(self.state.updaters.values())).learning_rate
@@ -149,7 +151,7 @@ class Loop:
                     loss, parts = phase.loss(self.state.objective_state, *held.args, **held.kwargs)
                     _add(sums, {"loss": loss / found.scale(held.rows), **parts})
                 rows += found.seen(held.rows)
-        return {k: float(v) / rows for k, v in sums.items()}
+        return _means(sums, rows)
 
     def _judge(self, row: dict[str, float]) -> None:
         prefix = "validation_"
@@ -170,3 +172,9 @@ class Loop:
 def _add(sums: dict[str, float], values: dict[str, float | Tensor]) -> None:
     for k, v in values.items():
         sums[k] = sums.get(k, 0.0) + float(v)
+
+
+def _means(sums: dict[str, float], rows: int) -> dict[str, float]:
+    """Divide sums by rows, or by what counts; NaN where nothing counts."""
+    per = {k: sums.get(k + PER, rows) for k in sums if not k.endswith(PER)}
+    return {k: sums[k] / n if n else math.nan for k, n in per.items()}
