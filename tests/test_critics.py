@@ -474,6 +474,16 @@ def test_critics_are_shown_covariates_as_they_are() -> None:
         shown(conditional(), Adversarial(Seen, given=("age",)), **data)
 
 
+def test_a_critic_that_is_shown_the_data_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"given=\['x'\], which the model observes.*Try given=\(\)"
+    ):
+        shown(
+            conditional(), Adversarial(Seen, given=("x",)), x=torch.randn(60, 4),
+            label=torch.eye(3)[torch.arange(60) % 3],
+        )  # fmt: skip
+
+
 def test_each_critic_is_shown_its_own_latents_and_classes_by_their_probabilities() -> None:
     program, x = with_classes(), torch.randn(500, 4)
     found = shown(program, Adversarial({"z": Seen, "y": Seen}), x=x)

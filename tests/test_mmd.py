@@ -288,7 +288,11 @@ def test_holes_are_in_the_diagnosis_and_drawn() -> None:
     assert said.grade == "bad" and d.coverage.reference - d.coverage.share > 0.1
     assert len(d.coverage.distances) == 300
     assert plots.holes(d.coverage, d.samples).axes
+    with pytest.raises(ValueError, match="without samples.*Try holes"):
+        plots.holes(d.coverage)
     assert plots.holes(d.coverage, np.random.default_rng(0).random((300, 8, 8))).axes
+    own = prior_coverage(vae, DATA[:300])
+    assert len(plots.holes(own).axes) == len(plots.holes(own.coverage, d.samples).axes)
     with pytest.raises(ValueError, match="expected one for each"):
         plots.holes(d.coverage, d.samples[:5])
     found = prior_coverage(vae, DATA[:300])

@@ -42,6 +42,23 @@ class Batch(NamedTuple):
         )
 
 
+def first_gap(batch: Batch) -> tuple[int | str, int, tuple[int, ...]] | None:
+    """Give the argument, row and cell of the first NaN or infinity, by place or name; None without.
+
+    Example:
+        >>> first_gap(Batch((), {"x": torch.tensor([[1.0, 2.0], [3.0, torch.nan]])}))
+        ('x', 1, (1,))
+    """
+    named: list[tuple[int | str, Tensor]] = [*enumerate(batch.args), *batch.kwargs.items()]
+    for key, value in named:
+        for start in range(0, len(value), ROWS):
+            bad = ~value[start : start + ROWS].isfinite()
+            if bad.any():
+                row, *cell = bad.nonzero()[0].tolist()
+                return key, start + row, tuple(cell)
+    return None
+
+
 def as_batch(
     data: Any,  # noqa: ANN401
     *,

@@ -55,6 +55,9 @@ class Diagnosis:
         agreement: The guide beside them.
         chosen: Rows in a random order, of which slow parts took the first, ``(N',)``.
         left_out: Why parts were left out, by name.
+        objective: The objective's class, where the program was trained by `fit`.
+        no_fresh_guide: Why `refit_guide` has none for the program; None where it has.
+        summed_out: Names of the latents that are summed out, which are no part of `codes`.
         findings: All of it in words, what is worst where it stands.
         codes: One z ~ q(z|x) for each datum, ``(N, D)``, all latents side by side.
         code_means: E_q[z|x], ``(N, D)``.
@@ -113,13 +116,19 @@ class Diagnosis:
     sandwich: Sandwich | None = None
     reference: Reference | None = None
     agreement: diagnostics.Agreement | None = None
+    objective: str | None = None
+    no_fresh_guide: str | None = None
+    summed_out: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
     def trained_by(self) -> str | None:
-        """The objective, as far as the history shows it; None without a history."""
+        """The objective, as far as program and history show it; None where neither does."""
+        if self.objective in ("Adversarial", "MMD"):
+            return self.objective
         if self.history is None or not len(self.history):
-            return None
+            known = {None: None, "ELBO": "ELBO", "ImportanceWeighted": "ELBO"}
+            return known.get(self.objective, "another objective")
         if self.history.critics("loss"):
             return "Adversarial"
         if "mmd2" in self.history:

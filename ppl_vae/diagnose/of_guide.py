@@ -40,7 +40,14 @@ DENSITY = {
 }
 
 
-AGGREGATE = "refit_guide(program, x): where q(z) is pulled to p(z), no q(z|x) is trained for this."
+PULLED = "where q(z) is pulled to p(z), no q(z|x) is trained for this."
+
+
+def posterior_of(d: Diagnosis) -> str:
+    """Say how to come by a guide that is trained for p(z|x), as under this objective none is."""
+    if d.no_fresh_guide is None:
+        return "refit_guide(program, x)"
+    return "The same program under ELBO(), or TraceEnum_ELBO() for classes"
 
 
 def weights(d: Diagnosis) -> Iterator[Finding]:
@@ -50,7 +57,8 @@ def weights(d: Diagnosis) -> Iterator[Finding]:
         if d.undefined is not None:
             yield Finding(
                 "log p(x)", "–", "–", "unknown", f"Not defined: {d.undefined}.",
-                "A prior and a guide with densities; refit_guide(program, x) gives the second.",
+                "A guide with a density: refit_guide(program, x) fits one." if not d.no_fresh_guide
+                else "Densities of prior and guide, and latents that each datum has to itself.",
                 "evidence",
             )  # fmt: skip
         return
@@ -74,7 +82,8 @@ def weights(d: Diagnosis) -> Iterator[Finding]:
         grade,
         f"{said} Lowest: datum {lowest} ({value(float(found.log_evidence[lowest]))}).",
         "" if grade == "good"
-        else AGGREGATE if d.matched
+        else f"{posterior_of(d)}: {PULLED}" if d.matched
+        else "A richer guide, or more draws." if d.no_fresh_guide is not None
         else "refine(program, x), a richer guide, or more draws.",
         "evidence",
     )  # fmt: skip
@@ -108,7 +117,8 @@ def gap(d: Diagnosis) -> Iterator[Finding]:
         grade,
         said[grade],
         "" if grade == "good"
-        else AGGREGATE if d.matched
+        else f"{posterior_of(d)}: {PULLED}" if d.matched
+        else "A richer guide." if d.no_fresh_guide is not None
         else "gaps(program, x) says what to change.",
         "three-terms",
     )  # fmt: skip
@@ -163,13 +173,17 @@ def calibration(d: Diagnosis) -> Iterator[Finding]:
     elif d.matched:
         said = "As expected: under this objective no q(z|x) is trained towards p(z|x). "
         said += _why(c, farthest)
-        advice = "refit_guide(program, x) for a posterior; the model is no worse."
+        advice = f"{posterior_of(d)} for a posterior; the model is no worse."
+        if d.undefined is not None and d.no_fresh_guide is not None:
+            advice = "The model is no worse; a posterior takes a prior with a density."
     else:
         said = _why(c, farthest)
         if set(wrong) <= set(DERIVED) and not _correlated(d):
             advice = "MultivariateNormal as the guide: no fault was found in single units."
         else:
             advice = "refine(program, x), a larger encoder, or a richer guide; gaps says which."
+            if d.no_fresh_guide is not None:
+                advice = "A larger encoder, or a richer guide."
     yield Finding(
         "calibration",
         f"{value(test.deviation)} ± {value(chance_of(c, farthest))}",

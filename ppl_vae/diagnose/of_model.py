@@ -14,6 +14,9 @@ from ppl_vae.diagnose.of_guide import LARGE
 from ppl_vae.diagnose.ranked import LEVEL, STRONG, chance_of, farthest_of, grade_of
 from ppl_vae.diagnostics import uniformity
 
+LITTLE = 0.05
+"""Nats per datum: a rate below it is that of a guide which is the prior."""
+
 FEW = 100
 """Data, of which a test would miss a large difference of two distribution functions."""
 
@@ -31,9 +34,11 @@ def codes(d: Diagnosis) -> Iterator[Finding]:
     if len(d.chosen) < 2:
         grade: Grade = "unknown"
         said, advice = "All data are the same: what z tells of them cannot be seen.", "Other data."
-    elif d.active.count == 0 if rate is None else rate < 0.05:
+    elif d.active.count == 0 if rate is None else rate < LITTLE:
         grade = "bad"
         said = "Collapsed: z tells nothing of x."
+        if rate is not None and d.active.count:
+            said = f"Near collapse: z tells {value(rate, 3)} nats of x or less."
         advice = "ELBO(warmup=…), a smaller kl_weight, or a weaker decoder."
         if d.matched:
             advice = "A smaller weight of what holds q(z) to p(z), or a weaker decoder."
@@ -78,10 +83,16 @@ def match(d: Diagnosis) -> Iterator[Finding]:
         f"MMD² {low:.2g} to {high:.2g}",
         f"told apart in {100 * vote.accuracy:.0f} ± {100 * vote.se:.0f}\u00a0%",
         grade,
-        f"{WORDS[found]} ({p_value(d.match.p_value)}).",
+        f"{WORDS[found]} ({p_value(d.match.p_value)}).{_without(d)}",
         "" if grade == "good" else "More data." if grade == "unknown" else advice,
         "match",
     )
+
+
+def _without(d: Diagnosis) -> str:
+    """Name what is no part of z here."""
+    names = ", ".join(d.summed_out)
+    return f" Of {names}, summed out, nothing is said." if names else ""
 
 
 def coverage(d: Diagnosis) -> Iterator[Finding]:
@@ -104,7 +115,7 @@ def coverage(d: Diagnosis) -> Iterator[Finding]:
         f"{percent(1 - c.share)} of draws",
         f"{percent(1 - c.reference)} of p(z) itself",
         grade,
-        f"{said}.",
+        f"{said}.{_without(d)}",
         {"good": "", "unknown": "More data."}.get(
             grade, "As for q(z) against p(z); plots.holes(diagnosis.coverage, diagnosis.samples)."
         ),

@@ -23,10 +23,13 @@ from ppl_vae.posterior import posterior_predictive, prior_predictive
 from ppl_vae.posterior.aggregate_match import independent
 from ppl_vae.posterior.draws import as_array, observed_arrays, side_by_side
 from ppl_vae.posterior.faults import explained
+from ppl_vae.posterior.refit import no_fresh_guide
 from ppl_vae.posterior.simulated import unit_names
 from ppl_vae.programs.describe import describe
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import weighted_draws
+from ppl_vae.programs.masks import refuse_left_out
+from ppl_vae.programs.memory import objective_of
 from ppl_vae.programs.program import Program
 from ppl_vae.training import History
 from ppl_vae.training.progress import progress_bar
@@ -70,7 +73,8 @@ def diagnose(
         progress: Show a progress bar.
 
     Raises:
-        ValueError: If the data do not fit, are too few, or differ in number from the labels.
+        ValueError: If the data do not fit, are too few, differ in number from the labels, or a mask
+            leaves some of them out.
 
     Example:
         >>> from ppl_vae import Program
@@ -85,6 +89,8 @@ def diagnose(
     batch = program_batch(program, x, name="x")
     _check(batch, labels, seed, budget)
     lines, found = describe(program, batch)
+    if found.plate is not None:
+        refuse_left_out(program, batch, found)
     drawn = evidence = terms = None
     per_run = pace(program, batch)
     begun = time.perf_counter()
@@ -158,17 +164,25 @@ def diagnose(
             *getattr(program, "notes", list)(),
             *_missing(observations),
             *([NO_KHAT] if blind else []),
+            *([UNKNOWN] if history is None and objective_of(program) is None else []),
         ),
         num_samples=num_samples,
         seed=seed,
         chosen=subject.chosen,
         left_out=left_out,
         seconds={"evidence, codes and match": always, **seconds},
+        objective=objective_of(program),
+        no_fresh_guide=no_fresh_guide(program, batch, found),
+        summed_out=found.enumerated,
         **parts,
     )
     return replace(result, findings=findings(result))
 
 
+UNKNOWN = (
+    "by which objective the program was trained is not known, and what is advised is for an ELBO: "
+    "give the history that fit gave back"
+)
 CODES = ("codes", "code_means", "prior_codes", "units", "active", "unit_kl", "match", "coverage")
 
 

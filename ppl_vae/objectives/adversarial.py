@@ -30,7 +30,7 @@ from ppl_vae.objectives.critics import AdversarialState, Nets, build
 from ppl_vae.objectives.phases import Optimizer, Parts, Phase, Schedule, over, under_svi
 from ppl_vae.programs.modes import on_copies
 from ppl_vae.programs.registration import register
-from ppl_vae.programs.runs import run_model
+from ppl_vae.programs.runs import probe, run_model
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,14 @@ class Adversarial:
                 "learn_prior=False."
             )
         warn_of_prior(own, None if self.learn_prior else "Adversarial(learn_prior=True)")
+        model, _ = probe(program, batch)
+        data = [model.nodes[name]["value"] for name in found.observed]
+        if seen := [n for n in self.given if any(_same(batch.kwargs.get(n), v) for v in data)]:
+            raise ValueError(
+                f"Got given={seen}, which the model observes; expected labels or covariates: a "
+                "critic that is shown the data holds each q(z|x) to p(z), and codes then say "
+                "nothing of x. Try given=()."
+            )
         critics = build(self.critic, self.given, guide, batch, found)
         if self.loss.penalty and any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for c in critics for m in c.modules()
@@ -302,6 +310,10 @@ class Adversarial:
 
 def _are_names(names: tuple[object, ...]) -> bool:
     return all(isinstance(n, str) for n in names)
+
+
+def _same(given: Tensor | None, value: Tensor) -> bool:
+    return given is not None and given.shape == value.shape and torch.equal(given.to(value), value)
 
 
 def _check_loss(loss: CriticLoss) -> None:

@@ -197,7 +197,9 @@ def _rows(
     if lacking := [n for n in given if n not in batch.kwargs]:
         raise ValueError(
             f"Got given={lacking}, which is not among the data by name ({list(batch.kwargs)}); "
-            f"expected a covariate of each datum. Try data={{'x': x, {lacking[0]!r}: ...}}."
+            "expected a covariate of each datum, which the program takes. Try "
+            f"given={{'z': ..., {lacking[0]!r}: ...}} in the decoder, or {lacking[0]} among the "
+            f"arguments of model and guide, and data={{'x': x, {lacking[0]!r}: ...}}."
         )
     beside = [batch.kwargs[n].reshape(batch.rows, -1).to(codes) for n in given]
     return torch.cat([codes, *beside], dim=-1)

@@ -80,9 +80,8 @@ class ELBO:
             )
         if found.sampled_only:
             raise ValueError(
-                f"Got a program without an ELBO: the prior or guide at {found.sampled_only[0]!r} "
-                "can only be sampled, not scored; expected a prior and a guide with log_prob. "
-                "Try objective=Adversarial(), which only draws from them."
+                f"Got a program without an ELBO: {found.not_scored}; expected a prior and a guide "
+                "with log_prob. Try objective=Adversarial(), which only draws from them."
             )
         if found.points:
             warnings.warn(

@@ -58,7 +58,7 @@ class ImportanceWeighted:
             raise ValueError(
                 f"Got a program without log weights to train on: {reason}. Expected densities of "
                 "every latent, inside a data plate of the batch's size. Try objective="
-                f"{'Adversarial' if found.sampled_only else 'ELBO'}()."
+                f"{_instead(found)}()."
             )
         _, guide = probe(program, batch)
         if fixed := [n for n in found.latents if not guide.nodes[n]["fn"].has_rsample]:
@@ -110,3 +110,9 @@ class ImportanceWeighted:
         likelihood = torch.stack([score(model.nodes[n]) for n in found.observed]).sum(0)
         ratio = [score(model.nodes[n]) - score(guide.nodes[n]) for n in found.latents]
         return likelihood + torch.stack(ratio).sum(0), likelihood.detach()
+
+
+def _instead(found: Structure) -> str:
+    if found.sampled_only:
+        return "Adversarial"
+    return "pyro.infer.TraceEnum_ELBO" if found.enumerated else "ELBO"

@@ -58,9 +58,8 @@ class PyroELBO:
         found = structure(program, batch)
         if found.sampled_only and not isinstance(self.estimator, Trace_MMD):
             raise ValueError(
-                f"Got a program without an ELBO under {kind}: the prior or guide at "
-                f"{found.sampled_only[0]!r} can only be sampled, not scored; expected a prior and "
-                "a guide with log_prob. Try objective=Adversarial(), which only draws from them."
+                f"Got a program without an ELBO under {kind}: {found.not_scored}; expected a prior "
+                "and a guide with log_prob. Try objective=Adversarial(), which only draws."
             )
         if found.enumerated and not isinstance(self.estimator, TraceEnum_ELBO | TraceTMC_ELBO):
             raise ValueError(

@@ -9,31 +9,43 @@ from numpy.typing import NDArray
 from ppl_vae.diagnostics import Coverage
 from ppl_vae.plots.cells import draw_images, is_image
 from ppl_vae.plots.style import GUIDE, PRIOR, figure, styled
+from ppl_vae.posterior import PriorCoverage
+from ppl_vae.posterior.draws import as_array
 
 ACROSS = 10
 
 
 @styled
-def holes(coverage: Coverage, samples: NDArray[np.float64]) -> Figure:
+def holes(coverage: Coverage | PriorCoverage, samples: NDArray[np.float64] | None = None) -> Figure:
     """Draw how far the prior's draws are from codes, and images of those in holes.
 
     Args:
-        coverage: What `ppl_vae.diagnostics.coverage` found of M draws of the prior.
+        coverage: What `prior_coverage` gave, which has samples of its own, or what
+            `ppl_vae.diagnostics.coverage` found of M draws of the prior.
         samples: E[x|z] at those draws, ``(M, *event)``; drawn where they are images ``(h, w)`` or
-            ``(c, h, w)``.
+            ``(c, h, w)``. None for those of `prior_coverage`, of its first observed site.
 
     Raises:
-        ValueError: If there are not M samples.
+        ValueError: If there are not M samples, or none.
 
     Example:
         >>> from ppl_vae import Program, prior_coverage
         >>> from ppl_vae.data import LinearGaussian
         >>> world = LinearGaussian.random(2, 5, seed=0)
         >>> x, _ = world.sample(50, seed=1)
-        >>> found = prior_coverage(Program(world.model, world.guide), x)
-        >>> len(holes(found.coverage, found.draws.data["x"].numpy()).axes)
+        >>> len(holes(prior_coverage(Program(world.model, world.guide), x)).axes)
         1
     """
+    if isinstance(coverage, PriorCoverage):
+        if samples is None:
+            name, drawn = next(iter(coverage.draws.data.items()))
+            samples = as_array(coverage.draws.means.get(name, drawn))
+        coverage = coverage.coverage
+    if samples is None:
+        raise ValueError(
+            "Got distances without samples; expected one for each draw of the prior. Try "
+            "holes(prior_coverage(program, x)), or holes(diagnosis.coverage, diagnosis.samples)."
+        )
     if len(samples) != len(coverage.distances):
         raise ValueError(
             f"Got {len(samples)} samples for {len(coverage.distances)} draws of the prior; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.simulated import unit_names
 from ppl_vae.programs.describe import Line, describe
 from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.masks import refuse_left_out
 
 
 @explained
@@ -46,7 +48,7 @@ def aggregate_match(
         seed: Of all draws; torch's random state is left as found.
 
     Raises:
-        ValueError: If fewer than 20 data differ, or all data share the latents.
+        ValueError: If fewer than 20 data differ, a mask leaves some out, or all share the latents.
 
     Example:
         >>> from ppl_vae import Program
@@ -88,6 +90,14 @@ def codes_and_prior(
         raise ValueError(
             f"Got the latents {list(found.latents)}; expected some that each datum has to itself. "
             "Try a program with a latent inside the data plate."
+        )
+    refuse_left_out(program, batch, found)
+    if found.enumerated:
+        warnings.warn(
+            f"The latents {list(found.enumerated)} are summed out, and no codes: nothing is said "
+            f"of how they match, only of {names}. Try the same program without the mark "
+            '"enumerate", whose classes are drawn from the guide.',
+            stacklevel=4,
         )
     lines, _ = describe(program, batch)
     batch = batch.take(independent(lines, batch))

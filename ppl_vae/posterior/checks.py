@@ -24,6 +24,7 @@ from ppl_vae.posterior.draws import (
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.given import data_at
 from ppl_vae.programs.inputs import columns_of_training, program_batch
+from ppl_vae.programs.masks import refuse_left_out
 
 Floats = NDArray[np.float64]
 Discrepancy = Callable[[Floats], Floats]
@@ -75,12 +76,14 @@ def prior_check(
         (True, True)
     """
     batch = program_batch(program, x, name="x")
-    if shared := with_plate(program, batch).shared:
+    sites = with_plate(program, batch)
+    if shared := sites.shared:
         raise ValueError(
             f"Got the latents {list(shared)}, which all data have in common; expected that each "
             "datum has its own, for ranks of data that share a draw are not independent. Try "
             "posterior_check."
         )
+    refuse_left_out(program, batch, sites)
     positive(num_draws=num_draws)
     observed = observed_arrays(program, batch)
     drawn = (
@@ -159,6 +162,7 @@ def posterior_check(
         True
     """
     batch = program_batch(program, x, name="x")
+    refuse_left_out(program, batch, with_plate(program, batch))
     positive(num_draws=num_draws)
     observed = observed_arrays(program, batch)
     drawn = (

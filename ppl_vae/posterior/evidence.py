@@ -13,6 +13,7 @@ from ppl_vae.diagnostics.khat import MIN_DRAWS
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.weight_runs import WeightRuns, cannot_compile
 from ppl_vae.programs.inputs import program_batch
+from ppl_vae.programs.masks import left_out
 from ppl_vae.programs.modes import drawing, noise_kept
 from ppl_vae.programs.tiles import tiles
 from ppl_vae.programs.weighing import Weighing
@@ -78,6 +79,13 @@ def log_evidence(
     batch = program_batch(program, x, name="x")
     cut = tiles(batch.rows, num_samples)
     weighing = Weighing(program, batch)
+    if count := int(left_out(program, batch, weighing.found).sum()):
+        warnings.warn(
+            f"Got {count} of {batch.rows} rows that the program's own mask leaves out: their "
+            "log p(x) is that of no data, 0, and a mean over data would count it. Try the rows "
+            "that the mask keeps, x[kept].",
+            stacklevel=3,
+        )
     with drawing(program, seed):
         weighing.wake(batch)
         rewind = noise_kept(batch.device)

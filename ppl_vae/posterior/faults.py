@@ -12,7 +12,7 @@ import torch
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
-from ppl_vae.data.batches import Batch
+from ppl_vae.data.batches import Batch, first_gap
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS
 from ppl_vae.programs.modes import probing
@@ -33,13 +33,27 @@ def explained(function: F) -> F:
         except ValueError as error:
             if not str(error).startswith(NUMERIC) or not (where := _where(program, x)):
                 raise
-            raise ValueError(
-                f"Got numbers that are not finite, first at {where}; expected finite ones. Are "
-                "these data scaled as those of training were? Try the same standardising, with "
+            hint = (
+                "Are these data scaled as those of training were? Try the same standardising, with "
                 "the mean and standard deviation of the training data."
+            )
+            if gap := _gap(program, x):
+                hint = (
+                    f"The data hold NaN or infinity, first in row {gap[1]} of argument {gap[0]!r}, "
+                    "which model or guide do not mask. Try the rows without them, "
+                    "pyro.poutine.mask, or a VAE, which leaves missing cells out."
+                )
+            raise ValueError(
+                f"Got numbers that are not finite, first at {where}; expected finite ones. {hint}"
             ) from None  # hundreds of lines of tensors and shapes
 
     return cast(F, explaining)
+
+
+def _gap(program: nn.Module, x: Any) -> tuple[int | str, int, tuple[int, ...]] | None:  # noqa: ANN401
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return first_gap(program_batch(program, x, name="x"))
 
 
 def _where(program: nn.Module, x: Any) -> str | None:  # noqa: ANN401

@@ -13,6 +13,7 @@ from ppl_vae.posterior.draws import as_array
 from ppl_vae.posterior.faults import explained
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import ROWS, per_row, scored, weighted_draws
+from ppl_vae.programs.masks import refuse_left_out
 from ppl_vae.programs.modes import drawing
 from ppl_vae.programs.runs import probe, row_dims
 from ppl_vae.programs.traces import NoDensityError
@@ -57,6 +58,7 @@ def mutual_information(
             f"There is no log q(z|x) here: {list(found.enumerated)} are summed out. Expected all "
             "latents to be drawn. Try clusters(program, x), or diagnose."
         )
+    refuse_left_out(program, batch, found)
     drawn = weighted_draws(program, batch, 1, seed=seed)
     if drawn.log_guide is None or drawn.log_likelihood is None:
         raise NoDensityError("There is no log q(z|x) here. Expected latents that are drawn.")

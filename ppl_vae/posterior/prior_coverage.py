@@ -66,7 +66,7 @@ def prior_coverage(
         seed: Of all draws; torch's random state is left as found.
 
     Raises:
-        ValueError: If fewer than 20 data differ, or all data share the latents.
+        ValueError: If fewer than 20 data differ, a mask leaves some out, or all share the latents.
 
     Example:
         >>> from ppl_vae import Program

@@ -16,6 +16,7 @@ from ppl_vae.data.batches import Batch
 from ppl_vae.objectives import ELBO
 from ppl_vae.posterior.draws import positive
 from ppl_vae.posterior.faults import explained
+from ppl_vae.posterior.refit import instead, no_fresh_guide
 from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.modes import drawing, frozen
 from ppl_vae.programs.parts import support_of
@@ -124,12 +125,14 @@ def refine(
     sites = {n: model.nodes[n]["fn"] for n in found.latents}
     discrete = [n for n, fn in sites.items() if not found.sampled_only and fn.support.is_discrete]
     if found.undefined is not None or discrete or found.nesting > 1 or found.dim != -1:
+        fresh = no_fresh_guide(program, batch, found) is None
+        remedy = "refit_guide(program, x), or a Normal guide" if fresh else instead(found)
         raise NoDensityError(
             "No guide can be refined here: "
             + (found.undefined or f"the latents {discrete or list(sites)} are discrete, or lie in ")
             + ("" if found.undefined else "nested plates")
             + ". Expected continuous latents inside the data plate alone, and a guide with a "
-            "density. Try refit_guide(program, x), or a Normal guide."
+            f"density. Try {remedy}."
         )
     # The prior's: a guide that was pushed onto it need not know it as its own.
     frees = {n: _free(fn) for n, fn in sites.items()}

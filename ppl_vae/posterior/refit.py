@@ -99,17 +99,14 @@ def refit_guide(
     """
     batch = program_batch(program, x, name="x")
     found = structure(program, batch)
+    if (reason := no_fresh_guide(program, batch, found)) is not None:
+        raise NoDensityError(
+            f"No guide can be fitted here: {reason}. Expected continuous latents inside the data "
+            "plate alone, under a prior with a density. Try "
+            f"{instead(found)}."
+        )
     model, _ = probe(program, batch)
     sites = [model.nodes[n] for n in found.latents]
-    discrete = [n for n, s in zip(found.latents, sites, strict=True) if s["fn"].support.is_discrete]
-    if found.plate is None or found.shared or found.sampled_priors or discrete:
-        raise NoDensityError(
-            f"No guide can be fitted here: "
-            f"{found.undefined or f'the latents {discrete} are discrete'}. Expected "
-            "continuous latents inside the data plate, under a prior with a density."
-        )
-    if found.nesting > 1:
-        raise NoDensityError("No guide can be fitted here: the latents lie in nested plates.")
     covariates = batch.tensors
     transforms = [biject_to(support_of(s["fn"])) for s in sites]
     shapes = [
@@ -160,6 +157,27 @@ def refit_guide(
         progress=progress,
     )
     return fresh
+
+
+def no_fresh_guide(program: nn.Module, batch: Batch, found: Structure) -> str | None:
+    """Say why `refit_guide` fits none to a program; None where it does."""
+    if found.plate is None:
+        return found.undefined
+    if found.shared:
+        return f"the latents {list(found.shared)} are shared by all data"
+    if found.sampled_priors:
+        return f"the prior of {found.sampled_priors[0]!r} can only be drawn from"
+    model, _ = probe(program, batch.take(torch.arange(min(batch.rows, 2), device=batch.device)))
+    if discrete := [n for n in found.latents if model.nodes[n]["fn"].support.is_discrete]:
+        return f"the latents {discrete} are discrete"
+    return "the latents lie in nested plates" if found.nesting > 1 else None
+
+
+def instead(found: Structure) -> str:
+    """Say what to try where no fresh guide can be fitted."""
+    if found.sampled_priors:
+        return "a prior with a density, such as GaussianMixture or FlowPrior"
+    return "training the program's own guide for its posterior, by ELBO() or TraceEnum_ELBO()"
 
 
 def _usual_net(program: nn.Module, batch: Batch) -> NetBuilder:

@@ -21,6 +21,7 @@ from ppl_vae.posterior.draws import (
 )
 from ppl_vae.posterior.own_draws import own_draws
 from ppl_vae.programs.log_weights import weighted_at, weighted_draws
+from ppl_vae.programs.masks import refuse_left_out
 
 Floats = NDArray[np.float64]
 
@@ -95,6 +96,7 @@ def simulate(
             f"Got the latents {list(found.latents)}, which are all summed out; expected some that "
             "are drawn. Try clusters(program, x)."
         )
+    refuse_left_out(program, batch, found)
     own = own_draws(program, batch, num_data, seed=seed)
     scores: dict[str, tuple[Floats, Floats]] = {}
     log_weights = None

@@ -8,12 +8,13 @@ from torch import nn
 
 from ppl_vae.diagnostics import typicality as compared
 from ppl_vae.diagnostics.typicality import Typicality
-from ppl_vae.posterior.draws import as_array, positive
+from ppl_vae.posterior.draws import as_array, positive, with_plate
 from ppl_vae.posterior.faults import explained
 from ppl_vae.posterior.own_draws import own_draws
 from ppl_vae.posterior.simulated import log_mean_weight
 from ppl_vae.programs.inputs import program_batch
 from ppl_vae.programs.log_weights import log_weights
+from ppl_vae.programs.masks import refuse_left_out
 
 
 @explained
@@ -43,7 +44,7 @@ def typicality(
 
     Raises:
         NoDensityError: Where there are no log weights.
-        ValueError: Where x is not given to the model as it is observed.
+        ValueError: Where x is not given to the model as it is observed, or a mask leaves rows out.
 
     Example:
         >>> from ppl_vae import Program
@@ -58,6 +59,7 @@ def typicality(
     """
     batch = program_batch(program, x, name="x")
     positive(num_simulated=num_simulated, num_samples=num_samples)
+    refuse_left_out(program, batch, with_plate(program, batch))
     own = own_draws(program, batch, num_simulated, seed=seed)
     data, simulated = (
         log_mean_weight(as_array(log_weights(program, b, num_samples, seed=seed + k)))

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
-from ppl_vae.data.batches import Batch, as_batch, columns_of, refuse_other_columns
+from ppl_vae.data.batches import Batch, as_batch, columns_of, first_gap, refuse_other_columns
 from ppl_vae.programs.modes import device_of, dtype_of
 from ppl_vae.programs.parts import event_of, needs_of
 from ppl_vae.programs.program import origin
@@ -45,11 +45,13 @@ def program_batch(program: nn.Module, data: Any, *, name: str = "data") -> Batch
     if isinstance(source, VAE):
         batch = _for_vae(source, batch, columns_of(data), name)
     else:
-        named = [*enumerate(batch.args), *batch.kwargs.items()]
-        if missing := [k for k, v in named if not v.isfinite().all()]:
+        if (gap := first_gap(batch)) is not None:
+            argument, row, cell = gap
             warnings.warn(
-                f"Got NaN or infinity in {name}, argument {missing[0]!r}; a program of your own "
-                "must fill and mask them itself, or its gradients become NaN.",
+                f"Got NaN or infinity in {name}, argument {argument!r}, first in row {row}"
+                f"{f', cell {cell}' if cell else ''}; a program of your own must fill and mask "
+                "them itself, or its gradients become NaN. Try pyro.poutine.mask where they are, "
+                "or a VAE, which leaves missing cells out.",
                 stacklevel=3,
             )
     if admit is not None:

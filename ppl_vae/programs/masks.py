@@ -9,6 +9,7 @@ from torch import Size, Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.runs import Site, probe
+from ppl_vae.programs.tiles import ROWS
 from ppl_vae.programs.traces import Structure
 
 
@@ -42,15 +43,26 @@ def kept_cells(site: Site, dim: int) -> list[Tensor]:
 
 def left_out(program: nn.Module, batch: Batch, found: Structure) -> Tensor:
     """Say of which rows masks leave out every latent: ``(N,)``, booleans."""
-    model, guide = probe(program, batch)
-    out = torch.ones(batch.rows, dtype=torch.bool, device=batch.device)
-    for name in found.latents:
-        site = (guide if name in guide.nodes else model).nodes[name]
-        kept = torch.ones_like(out)
-        for cells in kept_cells(site, found.dim):
-            kept = kept & cells.any(1)
-        out = out & ~kept
+    out = torch.zeros(batch.rows, dtype=torch.bool, device=batch.device)
+    places = torch.arange(batch.rows, device=batch.device)
+    if _left_out(program, batch.take(places[:2]), found) is not None:  # there are masks
+        for part in places.split(ROWS):
+            found_here = _left_out(program, batch.take(part), found)
+            if found_here is not None:
+                out[part] = found_here
     return out
+
+
+def _left_out(program: nn.Module, batch: Batch, found: Structure) -> Tensor | None:
+    """Do so for a few rows; None where a latent has no mask."""
+    model, guide = probe(program, batch)
+    kept = []
+    for name in found.latents:
+        masks = kept_cells((guide if name in guide.nodes else model).nodes[name], found.dim)
+        if not masks:
+            return None
+        kept.append(torch.stack([cells.any(1) for cells in masks]).all(0))
+    return ~torch.stack(kept).any(0)
 
 
 def refuse_left_out(program: nn.Module, batch: Batch, found: Structure) -> None:

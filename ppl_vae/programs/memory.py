@@ -1,4 +1,4 @@
-"""Bare parameters live in Pyro's store alone: which of them a program was trained with."""
+"""What a program was trained with: by which objective, and with which of Pyro's parameters."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ _KEY = "_fitted_with"
 
 
 class _Memory(NamedTuple):
-    """Kept in a program, and in its copies, which share its functions and so its parameters."""
+    """Kept in a program, and in its copies, which share its functions and so its parameters.
+
+    Attributes:
+        fit: Of the first fit.
+        names: Of its bare parameters, which live in Pyro's store alone.
+        objective: What the class of the last fit's objective is called.
+    """
 
     fit: str
     names: frozenset[str]
+    objective: str
 
 
 # The fits that moved a tensor, for as long as the store or anybody else holds it.
 _moved_by: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def remember(program: nn.Module, params: Mapping[str, Tensor]) -> None:
+def remember(program: nn.Module, params: Mapping[str, Tensor], objective: str) -> None:
     """Note what a fit has trained; nn.Parameters are left out, for a net brings its own."""
     known = _memory(program)
     fit = known.fit if known is not None else uuid.uuid4().hex
     bare = {n: p for n, p in params.items() if not isinstance(p, nn.Parameter)}
-    program.__dict__[_KEY] = _Memory(fit, frozenset(bare))
+    program.__dict__[_KEY] = _Memory(fit, frozenset(bare), objective)
     for parameter in bare.values():
         _moved_by[parameter] = _moved_by.get(parameter, frozenset()) | {fit}
 
@@ -74,6 +81,12 @@ def refuse_if_lost(program: nn.Module) -> None:
                     "its own, or it would answer as if untrained. Try fitting it again, other "
                     "names in pyro.param, or pyro.get_param_store().scope() around each program."
                 )
+
+
+def objective_of(program: nn.Module) -> str | None:
+    """Name the class of the objective of its last `fit`; None where there was none."""
+    known = _memory(program)
+    return None if known is None else known.objective
 
 
 def also_trained_by_others(program: nn.Module, params: Mapping[str, Tensor]) -> list[str]:

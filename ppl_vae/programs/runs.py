@@ -12,7 +12,7 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape
 from torch import Tensor, nn
 
-from ppl_vae.data.batches import Batch
+from ppl_vae.data.batches import Batch, first_gap
 from ppl_vae.programs.modes import probing
 
 Site = dict[str, Any]
@@ -79,6 +79,14 @@ def run_checked(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
         cause = error.__cause__
         if isinstance(cause, ValueError) and str(cause).startswith("Got "):
             raise cause from None  # our own sentence, without Pyro's table of shapes below it
+        numbers = str(error).startswith(("Expected parameter", "Expected value argument"))
+        if numbers and (gap := first_gap(batch)) is not None:
+            raise ValueError(
+                f"Got NaN or infinity in argument {gap[0]!r} of the data, which model or guide do "
+                f"not mask ({str(error).splitlines()[0].partition(' to satisfy')[0]}); expected "
+                "finite numbers, or a program that fills and masks such cells. Try the rows "
+                "without them, pyro.poutine.mask, or a VAE, which leaves missing cells out."
+            ) from None  # a table of all values
         if str(error).startswith("subsample_size does not match len(subsample)"):
             raise ValueError(
                 f"Got {batch.rows} rows for a plate that picks more of them ("

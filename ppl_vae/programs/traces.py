@@ -72,6 +72,11 @@ class Structure:
         """The latents that each datum has to itself and that are drawn."""
         return [n for n in self.latents if n not in (*self.shared, *self.enumerated)]
 
+    @property
+    def not_scored(self) -> str:
+        """The first latent of those that can only be drawn from, in words."""
+        return _not_scored(self.sampled_only[0], self.sampled_priors)
+
     def seen(self, rows: int) -> int:
         """How many of a batch's rows one run uses."""
         return rows if self.subsample_size is None else self.subsample_size
@@ -144,7 +149,8 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
     loose = [n for n in factors if frame and not _in(model.nodes[n], frame)]
     # In order of what there is to say first.
     reasons = [f"the guide at {n!r} is a point (Delta) and has no density" for n in points]
-    reasons += [f"the prior or guide at {n!r} can only be sampled, not scored" for n in unscored]
+    priors = tuple(n for n in unscored if _unscored(model.nodes[n]))
+    reasons += [_not_scored(n, priors) for n in unscored]
     reasons += [f"a density stands against a mass at {n!r}" for n in mixed]
     reasons += [problem] if problem else []
     reasons += [f"the factor {n!r} is outside the data plate" for n in loose]
@@ -168,7 +174,7 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         enumerated=tuple(n for n in latents if any(map(_is_summed_out, pairs[n]))),
         points=points,
         sampled_only=unscored,
-        sampled_priors=tuple(n for n in unscored if _unscored(model.nodes[n])),
+        sampled_priors=priors,
         shared=shared,
         plate=frame.name if frame else None,
         dim=frame.dim if frame else -1,
@@ -238,6 +244,11 @@ def _unscored(site: Site) -> bool:
     except NotImplementedError:
         return True
     return False
+
+
+def _not_scored(name: str, priors: tuple[str, ...]) -> str:
+    side = "prior" if name in priors else "guide"
+    return f"the {side} at {name!r} can only be sampled, not scored"
 
 
 def _is_discrete(fn: TorchDistribution) -> bool:

@@ -202,4 +202,6 @@ def _remedy(found: Structure) -> str:
             if found.plate is not None
             else 'with pyro.plate("data", len(x)) around the latents and the data'
         )
+    if found.sampled_priors:
+        return "a prior with a density, such as GaussianMixture or FlowPrior"
     return "a Normal or MultivariateNormal guide, or refit_guide(program, x)"

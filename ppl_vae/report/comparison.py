@@ -55,11 +55,17 @@ def comparison(diagnoses: Sequence[Diagnosis]) -> list[tuple[str, ...]]:
 def conclusion(diagnoses: Sequence[Diagnosis]) -> list[str]:
     """Say which program explains the data better, if that can be said."""
     first = diagnoses[0]
-    without = [d.name for d in diagnoses if d.fresh_evidence is None]
+    without = [d for d in diagnoses if d.fresh_evidence is None]
     if without:
+        never = [f"{d.name} ({d.no_fresh_guide})" for d in without if d.no_fresh_guide]
         return [
-            f"There is no evidence under a fresh guide for {', '.join(without)}, so that no "
-            "difference in evidence is given: diagnose(…, fresh=refit_guide(program, x))."
+            f"There is no evidence under a fresh guide for {', '.join(d.name for d in without)}, "
+            "so that no difference in evidence is given: "
+            + (
+                f"none can be fitted to {', '.join(never)}."
+                if never
+                else "diagnose(…, fresh=refit_guide(program, x))."
+            )
         ]
     said = []
     for d in diagnoses[1:]:

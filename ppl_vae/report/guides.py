@@ -59,7 +59,12 @@ def evidence(d: Diagnosis) -> list[str]:
         )
     elif d.evidence is not None and d.fresh_evidence is not None:
         said.append("Compare programs by the evidence under the fresh guide.")
-    if d.fresh_evidence is None:
+    if d.fresh_evidence is None and d.no_fresh_guide is not None:
+        said.append(
+            f"There is no fresh guide: {d.no_fresh_guide}. Its evidence under its own guide is a "
+            "bound, and what it lacks differs between programs."
+        )
+    elif d.fresh_evidence is None:
         said.append(
             "No fresh guide was given, without which this may not be compared with other programs: "
             "diagnose(…, fresh=refit_guide(program, x))."

@@ -11,6 +11,13 @@ from ppl_vae.diagnose import Diagnosis
 from ppl_vae.diagnose.numbers import count, percent, value
 from ppl_vae.training import History
 
+BY = {
+    "ELBO": "the ELBO",
+    "Adversarial": "reconstruction and a critic on z, no KL term",
+    "MMD": "reconstruction and a kernel on z, no KL term",
+    "another objective": "an objective of which only the loss is known",
+}
+
 
 def penalty_weight(d: Diagnosis) -> float | None:
     """Read the weight of the KL, critic or kernel off the last epoch; None where it has none.
@@ -30,17 +37,13 @@ def penalty_weight(d: Diagnosis) -> float | None:
 def fitted(d: Diagnosis) -> str:
     """Say by what, how long and on what."""
     data = f"Everything below is on {count(len(d.data), 'datum', 'data')}"
-    if d.history is None or not len(d.history):
+    if d.trained_by is None:
         return f"How it was trained is not known: no history was given. {data}."
+    if d.history is None or not len(d.history):
+        return f"Trained by {BY[d.trained_by]}; no history was given. {data}."
     seconds = float(d.history["seconds"].sum()) if "seconds" in d.history else 0.0
     time = f" in {value(seconds, 1)}\u00a0s" if seconds else ""
-    by = {
-        "ELBO": "the ELBO",
-        "Adversarial": "reconstruction and a critic on z, no KL term",
-        "MMD": "reconstruction and a kernel on z, no KL term",
-        "another objective": "an objective of which only the loss is known",
-    }[d.trained_by or "another objective"]
-    return f"Trained by {by}: {count(len(d.history), 'epoch')}{time}. {data}."
+    return f"Trained by {BY[d.trained_by]}: {count(len(d.history), 'epoch')}{time}. {data}."
 
 
 def training(d: Diagnosis) -> str:

@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
-from ppl_vae.data.batches import Batch
+from ppl_vae.data.batches import Batch, first_gap
 from ppl_vae.programs.modes import buffers_kept, device_of, forked_rng
 from ppl_vae.programs.runs import Site, run
 
@@ -38,11 +38,21 @@ def blame(
         for side, trace in (("guide", guide), ("model", model)):
             for name, site in prune_subsample_sites(trace).nodes.items():
                 if site["type"] == "sample" and (fault := _fault(site)):
-                    return f"site {name!r} of the {side} ({fault})"
+                    return f"site {name!r} of the {side} ({fault}){_data(batch)}"
     bad = [n for n, p in leaves.items() if p.grad is not None and not p.grad.isfinite().all()]
     if bad:
         return f"every site is finite, but the gradient of {', '.join(bad[:3])} is not"
     return "every site is finite when the step is run again"
+
+
+def _data(batch: Batch) -> str:
+    gap = first_gap(batch)
+    if gap is None:
+        return ""
+    return (
+        f"; the data of this step hold NaN or infinity in argument {gap[0]!r}, which model or "
+        "guide do not mask"
+    )
 
 
 def _fault(site: Site) -> str | None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ppl_vae.data.batches import Batch, columns_of, refuse_other_columns
-from ppl_vae.objectives import ELBO, Adversarial, Objective, PyroELBO
+from ppl_vae.objectives import ELBO, MMD, Adversarial, Objective, PyroELBO
 from ppl_vae.programs.inputs import COLUMNS, program_batch
 from ppl_vae.programs.memory import remember, trained_anew
 from ppl_vae.programs.modes import device_of, evaluating, forked_rng
@@ -162,6 +162,11 @@ def fit(
                 "Got patience under Adversarial; expected none: an adversary has no validation "
                 "score, and the last state is kept. Try fewer epochs, and diagnose the result."
             )
+        if isinstance(objective, MMD) and objective_state.found.seen(batch_size) < 2:
+            raise ValueError(
+                f"Got batches of a single row ({batch_size=}) under MMD; expected several: a "
+                "kernel compares pairs, and there would be no penalty. Try batch_size=128."
+            )
         phases = objective.phases(program, objective_state)
         for phase in phases:
             refuse_optimizer(f"{phase.name}_optimizer", phase.optimizer, phase.schedule)
@@ -173,7 +178,7 @@ def fit(
             for phase in phases
         }
         state = TrainState(program, objective_state, phases, updaters, clip_norm)
-        stack.callback(remember, program, state.params)
+        stack.callback(remember, program, state.params, type(objective).__name__)
         steps = epochs * -(-train.rows // batch_size)
         engine = Engine(objective, compile, steps)
         loop = Loop(state, objective, engine, train, held, batch_size, patience, generator)
