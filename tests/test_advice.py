@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import html
 
 import pyro
 import pyro.distributions as dist
@@ -132,14 +133,21 @@ def test_advice_of_a_fresh_guide_is_given_where_there_is_one_and_nowhere_else() 
             assert any("refit_guide" in f.advice for f in found.findings), name
 
 
-def test_a_program_that_no_fresh_guide_is_fitted_to_is_not_told_to_give_one(tmp_path) -> None:
-    program = vae(ring())
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("classes, summed out", "the latents ['y'] are discrete"),
+        ("a prior that is only drawn from", "the prior of 'z' can only be drawn from"),
+    ],
+)
+def test_reports_say_why_there_is_no_fresh_guide(name, why, tmp_path) -> None:
+    program = PROGRAMS[name]()
     fit(program, X, objective=MMD(), epochs=1, seed=0, progress=False)
-    file = tmp_path / "one.html"
-    report(file, looked_at(program), looked_at(vae(), name="other"), progress=False)
-    text = file.read_text()
-    assert "the prior of 'z' can only be drawn from" in text
-    assert "none can be fitted to program" in text
+    file, found = tmp_path / "one.html", looked_at(program)
+    report(file, found, looked_at(vae(), name="other"), progress=False)
+    text = html.unescape(file.read_text())
+    assert f"none can be fitted to program ({why})" in text
+    assert found.evidence is None or f"There is no fresh guide: {why}" in text
 
 
 @pytest.mark.parametrize(
