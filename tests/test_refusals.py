@@ -632,7 +632,7 @@ def test_missing_values_in_a_foreign_program_are_its_own_affair_and_said_aloud()
         history, _ = trained(Program(masking_model, masking_guide), x)
     assert finite(history)
     pyro.clear_param_store()
-    with pytest.warns(UserWarning, match="NaN or infinity in data, argument 0;"):
+    with pytest.warns(UserWarning, match="NaN or infinity in data, argument 0, first in row 5;"):
         with pytest.raises(NonFiniteError, match=r"site 'obs' of the model .*1 of \d+ not finite"):
             trained(Program(model, masking_guide), x)
     pyro.clear_param_store()
