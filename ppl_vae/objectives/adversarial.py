@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import torch
@@ -14,6 +13,15 @@ from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
 from ppl_vae.nets import MLP
+from ppl_vae.objectives.arguments import (
+    refuse_count,
+    refuse_critics,
+    refuse_form,
+    refuse_loss,
+    refuse_names,
+    refuse_noise_epochs,
+    refuse_number,
+)
 from ppl_vae.objectives.codes import (
     coded_structure,
     idle_codes,
@@ -102,54 +110,17 @@ class Adversarial:
     learn_prior: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in {"weight": self.weight, "instance_noise": self.instance_noise}.items():
-            if not isinstance(value, Real) or not 0 <= value < float("inf"):
-                raise ValueError(
-                    f"Got {name}={value!r}; expected a finite number of 0 or more. Try "
-                    f"{name}={10.0 if name == 'weight' else 0.1}."
-                )
-        epochs = self.noise_epochs
-        if epochs is not None and not (
-            self.instance_noise and isinstance(epochs, Real) and 0 < epochs < float("inf")
-        ):
-            raise ValueError(
-                f"Got noise_epochs={epochs!r} with instance_noise={self.instance_noise!r}; "
-                "expected epochs above 0 in which some noise falls to 0. Try instance_noise=0.5, "
-                "noise_epochs=20."
-            )
-        steps = self.critic_steps
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"Got critic_steps={steps!r}; expected a positive integer. Try 1.")
-        for key in self.critic if isinstance(self.critic, Mapping) else ():
-            names = (key,) if isinstance(key, str) else key
-            if not isinstance(names, tuple) or not names or not _are_names(names):
-                raise ValueError(
-                    f"Got a critic of {key!r}; expected a latent, or a tuple of latents. Try "
-                    'critic={"z": MLP(128, 128)}.'
-                )
-        nets = self.critic.values() if isinstance(self.critic, Mapping) else [self.critic]
-        for net in nets:
-            if isinstance(net, nn.Module) or not callable(net):
-                raise ValueError(
-                    f"Got a {type(net).__name__} as critic; expected a builder (in_features, 1) -> "
-                    "nn.Module, so that it can be sized to the latents. Try MLP(128, 128)."
-                )
-        _check_loss(self.loss)
-        if not isinstance(self.given, tuple) or not _are_names(self.given):
-            raise ValueError(
-                f"Got given={self.given!r}; expected a tuple of names. Try given=('label',)."
-            )
-        for name in ("critic_optimizer", "generator_optimizer"):
-            spec = getattr(self, name)
-            if spec is None and name == "generator_optimizer":
-                continue
-            if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[0], type):
-                shown = getattr(spec, "__name__", type(spec).__name__)
-                raise ValueError(
-                    f"Got {name}={shown}; expected a torch optimizer class and its arguments. Try "
-                    "(torch.optim.Adam, {'lr': 1e-3})."
-                )
-        if self.generator_schedule is not None and self.generator_optimizer is None:
+        refuse_number("weight", self.weight, usual=10.0)
+        refuse_number("instance_noise", self.instance_noise, usual=0.1)
+        refuse_noise_epochs(self.noise_epochs, self.instance_noise)
+        refuse_count("critic_steps", self.critic_steps)
+        refuse_critics(self.critic)
+        refuse_loss(self.loss)
+        refuse_names("given", self.given)
+        refuse_form("critic_optimizer", self.critic_optimizer)
+        if self.generator_optimizer is not None:
+            refuse_form("generator_optimizer", self.generator_optimizer)
+        elif self.generator_schedule is not None:
             raise ValueError(
                 "Got a generator_schedule without a generator_optimizer; expected both, or fit's "
                 "schedule. Try generator_optimizer=(torch.optim.Adam, {'lr': 1e-3})."
@@ -308,35 +279,8 @@ class Adversarial:
         return torch.cat([rows[:, :width] + noise, rows[:, width:]], dim=-1)
 
 
-def _are_names(names: tuple[object, ...]) -> bool:
-    return all(isinstance(n, str) for n in names)
-
-
 def _same(given: Tensor | None, value: Tensor) -> bool:
     return given is not None and given.shape == value.shape and torch.equal(given.to(value), value)
-
-
-def _check_loss(loss: CriticLoss) -> None:
-    """Try a critic's loss on three scores.
-
-    Raises:
-        ValueError: If it is none, or does not give a value for each.
-    """
-    scores = torch.zeros(3)
-    try:
-        if isinstance(loss, type):
-            raise TypeError("a class, which has to be called: mind the brackets")
-        shapes = {tuple(v.shape) for v in (loss.critic(scores, scores), loss.generator(scores))}
-        fault = "" if shapes == {(3,)} else f"shapes {sorted(shapes)} of 3 scores"
-        loss.boundary(scores, scores).detach()
-        float(loss.penalty)
-    except (AttributeError, TypeError, ValueError) as error:
-        fault = str(error)
-    if fault:
-        raise ValueError(
-            f"Got loss={loss!r} ({fault}); expected a critic's loss, with a value for each score. "
-            "Try NonSaturating(), LeastSquares(), Hinge() or Wasserstein()."
-        )
 
 
 def _registering(names: Container[str]) -> BlockMessenger:

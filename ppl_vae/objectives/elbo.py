@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
+from ppl_vae.objectives.arguments import refuse_count
 from ppl_vae.objectives.estimator import Estimator, closed_kl
 from ppl_vae.objectives.handlers import ScaleLatents
 from ppl_vae.objectives.phases import ObjectiveState, Parts, Phase
@@ -54,11 +55,7 @@ class ELBO:
     warmup: float = 0
 
     def __post_init__(self) -> None:
-        particles = self.num_particles
-        if isinstance(particles, bool) or not isinstance(particles, int) or particles < 1:
-            raise ValueError(
-                f"Got num_particles={particles!r}; expected a positive integer. Try 1."
-            )
+        refuse_count("num_particles", self.num_particles)
         if not isinstance(self.analytic_kl, bool):
             raise ValueError(
                 f"Got analytic_kl={self.analytic_kl!r}; expected a bool. Try analytic_kl=True."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.data.batches import Batch
+from ppl_vae.objectives.arguments import refuse_number
 from ppl_vae.objectives.codes import (
     coded_structure,
     codes_of,
@@ -53,10 +53,7 @@ class MMD:
     weight: float = 100.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.weight, Real) or not 0 <= self.weight < float("inf"):
-            raise ValueError(
-                f"Got weight={self.weight!r}; expected a finite number of 0 or more. Try 100.0."
-            )
+        refuse_number("weight", self.weight, usual=100.0)
         if isinstance(self.kernel, type) or not callable(self.kernel):
             raise ValueError(
                 f"Got kernel={self.kernel!r}; expected a kernel. Try InverseMultiquadric() or "
