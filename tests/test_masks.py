@@ -122,3 +122,25 @@ def test_a_row_of_which_one_latent_counts_is_not_left_out() -> None:
     assert not left_out(program, batch, structure(program, batch)).any()
     evidence = log_evidence(program, (x, seen), 50, seed=0)
     assert np.isfinite(evidence.log_evidence).all()
+
+
+@pytest.mark.parametrize("masked", ["model", "guide"])
+@pytest.mark.parametrize("function", [log_evidence, ppl_vae.aggregate_match])
+def test_a_mask_of_one_side_alone_is_refused(masked, function) -> None:
+    """Rows of one side alone weigh -log q, or log p: neither is evidence."""
+    x, seen = data()
+
+    def model(x, seen):
+        keep = seen if masked == "model" else True
+        with pyro.plate("data", len(x)), pyro.poutine.mask(mask=keep):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x, seen):
+        keep = seen if masked == "guide" else True
+        with pyro.plate("data", len(x)), pyro.poutine.mask(mask=keep):
+            pyro.sample("z", dist.Normal(pyro.param("a", torch.tensor(0.5)) * x, 0.7).to_event(1))
+
+    with pytest.raises(ValueError, match="mask of 'z'.*other rows in the model.*Try one"):
+        function(Program(model, guide), (x, seen))
+    function(Program(model, guide), (x[seen], seen[seen]))

@@ -25,7 +25,7 @@ from ppl_vae.programs.parts import support_of
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.registration import register
 from ppl_vae.programs.runs import functions, probe
-from ppl_vae.programs.traces import NoDensityError, Structure, structure
+from ppl_vae.programs.traces import HEAD, NoDensityError, Structure, structure
 from ppl_vae.programs.vae import family_of
 from ppl_vae.training import History, fit
 
@@ -167,7 +167,8 @@ def no_fresh_guide(program: nn.Module, batch: Batch, found: Structure) -> str | 
         return f"the latents {list(found.shared)} are shared by all data"
     if found.sampled_priors:
         return f"the prior of {found.sampled_priors[0]!r} can only be drawn from"
-    model, _ = probe(program, batch.take(torch.arange(min(batch.rows, 2), device=batch.device)))
+    head = torch.arange(min(batch.rows, HEAD), device=batch.device)
+    model, _ = probe(program, batch.take(head))
     if discrete := [n for n in found.latents if model.nodes[n]["fn"].support.is_discrete]:
         return f"the latents {discrete} are discrete"
     return "the latents lie in nested plates" if found.nesting > 1 else None

@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 from ppl_vae.data.batches import Batch
 from ppl_vae.programs.runs import Site, probe
 from ppl_vae.programs.tiles import ROWS
-from ppl_vae.programs.traces import Structure
+from ppl_vae.programs.traces import HEAD, Structure
 
 
 def kept_cells(site: Site, dim: int) -> list[Tensor]:
@@ -42,27 +42,39 @@ def kept_cells(site: Site, dim: int) -> list[Tensor]:
 
 
 def left_out(program: nn.Module, batch: Batch, found: Structure) -> Tensor:
-    """Say of which rows masks leave out every latent: ``(N,)``, booleans."""
+    """Say of which rows masks leave out every latent: ``(N,)``, booleans.
+
+    Raises:
+        ValueError: If model and guide do not leave out the same: a weight would have one side.
+    """
     out = torch.zeros(batch.rows, dtype=torch.bool, device=batch.device)
     places = torch.arange(batch.rows, device=batch.device)
-    if _left_out(program, batch.take(places[:2]), found) is not None:  # there are masks
+    if _kept(program, batch.take(places[:HEAD]), found):
         for part in places.split(ROWS):
-            found_here = _left_out(program, batch.take(part), found)
-            if found_here is not None:
-                out[part] = found_here
+            kept = _kept(program, batch.take(part), found)
+            if kept.keys() == set(found.latents):
+                out[part] = ~torch.stack([*kept.values()]).any(0)
     return out
 
 
-def _left_out(program: nn.Module, batch: Batch, found: Structure) -> Tensor | None:
-    """Do so for a few rows; None where a latent has no mask."""
-    model, guide = probe(program, batch)
-    kept = []
+def _kept(program: nn.Module, batch: Batch, found: Structure) -> dict[str, Tensor]:
+    """Give the rows of which something is kept, of the latents that have masks."""
+    kept, traces = {}, probe(program, batch)
     for name in found.latents:
-        masks = kept_cells((guide if name in guide.nodes else model).nodes[name], found.dim)
-        if not masks:
-            return None
-        kept.append(torch.stack([cells.any(1) for cells in masks]).all(0))
-    return ~torch.stack(kept).any(0)
+        sites = [trace.nodes[name] for trace in traces if name in trace.nodes]
+        masks = [kept_cells(site, found.dim) for site in sites]
+        if not any(masks):
+            continue
+        every = torch.ones(batch.rows, dtype=torch.bool, device=batch.device)
+        rows = [torch.stack([every, *(c.any(1) for c in cells)]).all(0) for cells in masks]
+        if not torch.equal(rows[0], rows[-1]):
+            raise ValueError(
+                f"Got a mask of {name!r} that leaves out other rows in the model than in the "
+                "guide; expected the same, or a weight would have one side alone. Try one "
+                "pyro.poutine.mask around the latents of both."
+            )
+        kept[name] = rows[0]
+    return kept
 
 
 def refuse_left_out(program: nn.Module, batch: Batch, found: Structure) -> None:
