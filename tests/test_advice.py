@@ -240,7 +240,7 @@ def test_nan_in_the_data_of_a_program_of_ones_own_is_named() -> None:
                     UserWarning, match=rf"NaN.*argument 0, first in row {row}, cell \(1,\)"
                 ),
                 pytest.raises(
-                    ValueError, match="NaN or infinity.*do not mask|do not mask"
+                    ValueError, match="NaN or infinity.*have to fill and mask|do not mask"
                 ) as error,
             ):
                 run(x)

@@ -144,3 +144,23 @@ def test_a_mask_of_one_side_alone_is_refused(masked, function) -> None:
     with pytest.raises(ValueError, match="mask of 'z'.*other rows in the model.*Try one"):
         function(Program(model, guide), (x, seen))
     function(Program(model, guide), (x[seen], seen[seen]))
+
+
+def test_a_mask_of_what_all_data_share_leaves_out_no_row() -> None:
+    x, _ = data()
+
+    def model(x):
+        with pyro.poutine.mask(mask=torch.tensor(False)):
+            level = pyro.sample("level", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(level, 1.0))
+            pyro.sample("x", dist.Normal(z[:, None], 1.0).expand([len(x), 2]).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.poutine.mask(mask=torch.tensor(False)):
+            pyro.sample("level", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("a", torch.tensor(0.5)) * x[:, 0], 0.7))
+
+    program, batch = Program(model, guide), Batch((x,), {})
+    assert not left_out(program, batch, structure(program, batch)).any()

@@ -40,7 +40,7 @@ def explained(function: F) -> F:
             if gap := _gap(program, x):
                 hint = (
                     f"The data hold NaN or infinity, first in row {gap[1]} of argument {gap[0]!r}, "
-                    "which model or guide do not mask. Try the rows without them, "
+                    "which model and guide have to fill and mask. Try the rows without them, "
                     "pyro.poutine.mask, or a VAE, which leaves missing cells out."
                 )
             raise ValueError(

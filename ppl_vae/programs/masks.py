@@ -52,7 +52,7 @@ def left_out(program: nn.Module, batch: Batch, found: Structure) -> Tensor:
     if _kept(program, batch.take(places[:HEAD]), found):
         for part in places.split(ROWS):
             kept = _kept(program, batch.take(part), found)
-            if kept.keys() == set(found.latents):
+            if kept.keys() == {*found.latents} - {*found.shared}:
                 out[part] = ~torch.stack([*kept.values()]).any(0)
     return out
 
@@ -60,7 +60,7 @@ def left_out(program: nn.Module, batch: Batch, found: Structure) -> Tensor:
 def _kept(program: nn.Module, batch: Batch, found: Structure) -> dict[str, Tensor]:
     """Give the rows of which something is kept, of the latents that have masks."""
     kept, traces = {}, probe(program, batch)
-    for name in found.latents:
+    for name in (n for n in found.latents if n not in found.shared):
         sites = [trace.nodes[name] for trace in traces if name in trace.nodes]
         masks = [kept_cells(site, found.dim) for site in sites]
         if not any(masks):

@@ -81,11 +81,11 @@ def run_checked(program: nn.Module, batch: Batch) -> tuple[Trace, Trace]:
             raise cause from None  # our own sentence, without Pyro's table of shapes below it
         numbers = str(error).startswith(("Expected parameter", "Expected value argument"))
         if numbers and (gap := first_gap(batch)) is not None:
+            said = str(error).splitlines()[0].partition(" to satisfy")[0]
             raise ValueError(
-                f"Got NaN or infinity in argument {gap[0]!r} of the data, which model or guide do "
-                f"not mask ({str(error).splitlines()[0].partition(' to satisfy')[0]}); expected "
-                "finite numbers, or a program that fills and masks such cells. Try the rows "
-                "without them, pyro.poutine.mask, or a VAE, which leaves missing cells out."
+                f"Got NaN or infinity in argument {gap[0]!r} of the data, which model and guide "
+                f"have to fill and mask ({said}); expected finite numbers. Try the rows without "
+                "them, pyro.poutine.mask, or a VAE, which leaves missing cells out."
             ) from None  # a table of all values
         if str(error).startswith("subsample_size does not match len(subsample)"):
             raise ValueError(

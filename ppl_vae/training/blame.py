@@ -50,8 +50,8 @@ def _data(batch: Batch) -> str:
     if gap is None:
         return ""
     return (
-        f"; the data of this step hold NaN or infinity in argument {gap[0]!r}, which model or "
-        "guide do not mask"
+        f"; the data of this step hold NaN or infinity in argument {gap[0]!r}, which model and "
+        "guide have to fill and mask"
     )
 
 
