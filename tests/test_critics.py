@@ -482,6 +482,8 @@ def test_a_critic_that_is_shown_the_data_is_refused() -> None:
             conditional(), Adversarial(Seen, given=("x",)), x=torch.randn(60, 4),
             label=torch.eye(3)[torch.arange(60) % 3],
         )  # fmt: skip
+    with pytest.raises(ValueError, match=r"given=\['x'\], which the model observes"):
+        Adversarial(linear, given=("x",)).init(autoencoder(), Batch((torch.randn(8, 4),), {}))
 
 
 def test_each_critic_is_shown_its_own_latents_and_classes_by_their_probabilities() -> None:

@@ -139,7 +139,10 @@ class Adversarial:
         warn_of_prior(own, None if self.learn_prior else "Adversarial(learn_prior=True)")
         model, _ = probe(program, batch)
         data = [model.nodes[name]["value"] for name in found.observed]
-        if seen := [n for n in self.given if any(_same(batch.kwargs.get(n), v) for v in data)]:
+        # Of a VAE x is passed by its place.
+        observed = {*found.observed} - {*batch.kwargs}
+        observed |= {n for n, given in batch.kwargs.items() if any(_same(given, v) for v in data)}
+        if seen := [n for n in self.given if n in observed]:
             raise ValueError(
                 f"Got given={seen}, which the model observes; expected labels or covariates: a "
                 "critic that is shown the data holds each q(z|x) to p(z), and codes then say "
@@ -279,8 +282,8 @@ class Adversarial:
         return torch.cat([rows[:, :width] + noise, rows[:, width:]], dim=-1)
 
 
-def _same(given: Tensor | None, value: Tensor) -> bool:
-    return given is not None and given.shape == value.shape and torch.equal(given.to(value), value)
+def _same(given: Tensor, value: Tensor) -> bool:
+    return given.shape == value.shape and torch.equal(given.to(value), value)
 
 
 def _registering(names: Container[str]) -> BlockMessenger:
